@@ -1,0 +1,41 @@
+"""Run work outside the request: from one line in a web handler to a fleet of machines.
+
+>>> from job_scheduler import Job, JobScheduler
+>>> class Greet(Job):
+...     def process(self, name):
+...         return f"Hello, {name}!"
+>>> scheduler = JobScheduler(jobs={"Greet": Greet}, eager=True)
+>>> scheduler.run("Greet", name="World").result
+'Hello, World!'
+
+Names are loaded when they are first used (PEP 562), so that ``import job_scheduler`` costs
+next to nothing: the process that launches the jobs imports this package too.
+"""
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from job_scheduler.job import Job as Job
+    from job_scheduler.job_scheduler import JobScheduler as JobScheduler
+    from job_scheduler.run import Run as Run
+
+__version__ = "0.1.0"
+
+__all__ = ["Job", "JobScheduler", "Run"]
+
+_HOME = {
+    "Job": "job_scheduler.job",
+    "JobScheduler": "job_scheduler.job_scheduler",
+    "Run": "job_scheduler.run",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(__import__(_HOME[name], fromlist=[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

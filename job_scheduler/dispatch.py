@@ -1,0 +1,175 @@
+"""What stands behind ``JobScheduler.run``: the launcher, the local executors, the known keys."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+import weakref
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from job_scheduler.errors import InvalidOptionError, ShutdownError
+from job_scheduler.launcher.base import Launcher, Settings
+from job_scheduler.registry import lookup
+from job_scheduler.target import Target, seconds_or_none
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from job_scheduler.executors.coroutine import CoroutineExecutor
+    from job_scheduler.executors.inline import InlineExecutor
+    from job_scheduler.executors.thread import ThreadExecutor
+    from job_scheduler.job import Job
+    from job_scheduler.run import Run
+
+_MOST_KEYS: Final = 100_000
+"""Keys that are remembered; then the oldest is forgotten."""
+
+
+class Dispatcher:
+    """Gives each run to what executes it; starts each executor with the first run for it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        settings = dict(options)
+        self._eager = settings.pop("eager", False)
+        self._start_method = settings.pop("start_method", None)
+        self._settings = Settings(**settings)
+        self._targets: dict[type[Job], Target] = {}
+        self._start_unused()
+        _dispatchers.add(self)
+
+    def _start_unused(self) -> None:
+        """Be as new: at first, and in a forked child, where none of the threads exist."""
+        self._lock = threading.RLock()
+        self._closed = False
+        self._launcher: Launcher | None = None
+        self._threads: ThreadExecutor | None = None
+        self._coroutines: CoroutineExecutor | None = None
+        self._inline: InlineExecutor | None = None
+        self._by_key: OrderedDict[tuple[str, str], Run] = OrderedDict()
+
+    def run(
+        self,
+        jobs: Mapping[str, type[Job]],
+        name: str,
+        arguments: dict[str, Any],
+        *,
+        key: str | None = None,
+        timeout: Any = None,
+    ) -> Run:
+        """Look the job up, check the arguments, then hand the run over."""
+        job_class = lookup(jobs, name)
+        target = self._targets.get(job_class)
+        if target is None:
+            target = self._targets[job_class] = Target.of(job_class)
+        target.check(name, arguments)
+        seconds = target.timeout if timeout is None else seconds_or_none(timeout, "timeout")
+        if key is None:
+            return self._submit(name, target, arguments, seconds)
+        return self._run_once(name, target, arguments, seconds, key)
+
+    def _run_once(
+        self,
+        name: str,
+        target: Target,
+        arguments: dict[str, Any],
+        timeout: float | None,
+        key: str,
+    ) -> Run:
+        """Return the run that has this key; only if there is none, start one."""
+        if not isinstance(key, str) or not key:
+            raise InvalidOptionError(f"key is {key!r}; it must be a string that is not empty")
+        with self._lock:
+            known = self._by_key.get((name, key))
+            if known is None:
+                known = self._submit(name, target, arguments, timeout)
+                self._by_key[name, key] = known
+                if len(self._by_key) > _MOST_KEYS:
+                    self._by_key.popitem(last=False)
+            return known
+
+    def _submit(
+        self, name: str, target: Target, arguments: dict[str, Any], timeout: float | None
+    ) -> Run:
+        if self._closed:
+            raise ShutdownError(
+                f"job {name!r} was not accepted: the scheduler was shut down; make a new one"
+            )
+        if not self._eager and target.place == "process":
+            launcher = self._launcher or self._open_launcher()
+            return launcher.submit(name, target.job_class, arguments, timeout)
+        return self._local_executor(target).submit(name, target, arguments, timeout)
+
+    def _open_launcher(self) -> Launcher:
+        with self._lock:
+            if self._launcher is None:
+                self._launcher = open_launcher(self._settings, self._start_method)
+            return self._launcher
+
+    def _local_executor(
+        self, target: Target
+    ) -> InlineExecutor | ThreadExecutor | CoroutineExecutor:
+        with self._lock:
+            if self._eager:
+                from job_scheduler.executors.inline import InlineExecutor
+
+                self._inline = self._inline or InlineExecutor()
+                return self._inline
+            if target.place == "thread":
+                from job_scheduler.executors.thread import ThreadExecutor
+
+                self._threads = self._threads or ThreadExecutor()
+                return self._threads
+            from job_scheduler.executors.coroutine import CoroutineExecutor
+
+            self._coroutines = self._coroutines or CoroutineExecutor()
+            return self._coroutines
+
+    def _started(self) -> list[Launcher | ThreadExecutor | CoroutineExecutor]:
+        executors = (self._launcher, self._threads, self._coroutines)
+        return [executor for executor in executors if executor is not None]
+
+    def close(self) -> None:
+        """Take no more runs; accepted ones go on."""
+        self._closed = True
+        for executor in self._started():
+            executor.close()
+
+    def shutdown(self, timeout: float | None) -> None:
+        """Take no more runs, wait for accepted ones, and stop what is left after ``timeout``."""
+        self._closed = True
+        runs = [run for executor in self._started() for run in executor.pending()]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        for run in runs:
+            run.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        stopped = [run for run in runs if run.cancel()]
+        for run in stopped:
+            run.wait()
+        self.close()
+
+
+def open_launcher(settings: Settings, start_method: str | None) -> Launcher:
+    """The launcher of this name, or the best that the platform can; nothing is started yet."""
+    if start_method is None:
+        start_method = "zygote" if sys.platform == "linux" else "spawn"
+    if start_method == "zygote":
+        from job_scheduler.launcher.client import ZygoteLauncher
+
+        return ZygoteLauncher(settings)
+    from job_scheduler.launcher.spawn import SpawnLauncher
+
+    return SpawnLauncher(settings)
+
+
+_dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
+
+
+def _renew_all() -> None:
+    for dispatcher in tuple(_dispatchers):
+        dispatcher._start_unused()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_all)

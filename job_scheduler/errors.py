@@ -1,0 +1,59 @@
+"""Every error that this package raises, under one root.
+
+::
+
+    SchedulerError
+    ├── UnknownJobError      (ValueError, LookupError)
+    ├── InvalidJobError      (TypeError)
+    ├── DuplicateJobError    (ValueError)
+    ├── ArgumentsError       (TypeError)
+    ├── InvalidOptionError   (ValueError)
+    ├── JobImportError       (ImportError)
+    ├── LaunchError          (RuntimeError)
+    ├── QueueFullError       (RuntimeError)
+    └── ShutdownError        (RuntimeError)
+
+Each is also the built-in error that a reader would expect, so ``except ValueError`` works.
+What goes wrong *inside* a job is never raised in the caller: it is on the run, as
+:class:`job_scheduler.run.RunError`.
+"""
+
+
+class SchedulerError(Exception):
+    """The root of all errors of this package."""
+
+
+class UnknownJobError(SchedulerError, ValueError, LookupError):
+    """No job of this name is registered."""
+
+
+class InvalidJobError(SchedulerError, TypeError):
+    """What is registered under this name cannot be run as a job."""
+
+
+class DuplicateJobError(SchedulerError, ValueError):
+    """Two jobs claim one name."""
+
+
+class ArgumentsError(SchedulerError, TypeError):
+    """The keywords do not fit the job's signature, or a value cannot be sent to a process."""
+
+
+class InvalidOptionError(SchedulerError, ValueError):
+    """A setting has a value that it cannot have."""
+
+
+class JobImportError(SchedulerError, ImportError):
+    """The job's class cannot be imported where the job is to run."""
+
+
+class LaunchError(SchedulerError, RuntimeError):
+    """The process that launches the jobs could not be started, or does not answer."""
+
+
+class QueueFullError(SchedulerError, RuntimeError):
+    """As many runs wait as the scheduler was told to keep."""
+
+
+class ShutdownError(SchedulerError, RuntimeError):
+    """The scheduler was shut down and takes no more work."""

@@ -1,0 +1,97 @@
+"""Runs jobs that define ``async def run`` on an event loop of their own thread."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler.executors.local import describe, succeeded
+from job_scheduler.launcher import ending, wire
+from job_scheduler.run import Run
+
+if TYPE_CHECKING:
+    from job_scheduler.target import Target
+
+
+class CoroutineExecutor:
+    """One event loop in a background thread. Timeouts and cancellation cancel the task."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._tasks: dict[Run, asyncio.Task[None] | None] = {}
+        prefix = os.urandom(6).hex()
+        self._ids = map(f"{prefix}-c{{}}".format, itertools.count(1))
+        threading.Thread(
+            target=self._loop.run_forever, name="job_scheduler loop", daemon=True
+        ).start()
+
+    def submit(
+        self, name: str, target: Target, arguments: dict[str, Any], timeout: float | None
+    ) -> Run:
+        """Accept a run; it starts with the loop's next turn."""
+        run = Run(next(self._ids), name, self)
+        self._tasks[run] = None
+        self._loop.call_soon_threadsafe(self._start, run, target, arguments, timeout)
+        return run
+
+    def _start(
+        self, run: Run, target: Target, arguments: dict[str, Any], timeout: float | None
+    ) -> None:
+        self._tasks[run] = self._loop.create_task(self._run(run, target, arguments, timeout))
+
+    async def _run(
+        self, run: Run, target: Target, arguments: dict[str, Any], timeout: float | None
+    ) -> None:
+        if run._cancel_requested:
+            facts = ending.Facts(reason=wire.CANCELLED)
+        else:
+            run._started(None, time.time())
+            facts = await self._facts_of(run, target, arguments, timeout)
+        self._tasks.pop(run, None)
+        ending.settle(run, facts)
+
+    async def _facts_of(
+        self, run: Run, target: Target, arguments: dict[str, Any], timeout: float | None
+    ) -> ending.Facts:
+        try:
+            async with asyncio.timeout(timeout) as limit:
+                result = await target.job_class().run(**arguments)  # type: ignore[attr-defined]
+        except BaseException as error:
+            if isinstance(error, TimeoutError) and limit.expired():
+                return ending.Facts(reason=wire.TIMEOUT, timeout=timeout)
+            if isinstance(error, asyncio.CancelledError) and run._cancel_requested:
+                return ending.Facts(reason=wire.CANCELLED)
+            return ending.Facts(failure=describe(error))
+        return succeeded(result)
+
+    def pending(self) -> list[Run]:
+        """The runs that have not ended."""
+        return [run for run in tuple(self._tasks) if not run.state.ended]
+
+    def cancel(self, run: Run) -> bool:
+        """Cancel the run's task."""
+        run._cancel_requested = True
+        self._loop.call_soon_threadsafe(self._cancel, run)
+        return True
+
+    def _cancel(self, run: Run) -> None:
+        task = self._tasks.get(run)
+        if task is not None and run._started_at is not None:
+            task.cancel()
+
+    def process(self, run: Run) -> None:
+        """A coroutine has no process of its own."""
+
+    def close(self) -> None:
+        """Stop the loop once nothing is left on it."""
+        self._loop.call_soon_threadsafe(self._stop_when_idle)
+
+    def _stop_when_idle(self) -> None:
+        if self._tasks:
+            self._loop.call_later(0.1, self._stop_when_idle)
+        else:
+            self._loop.stop()

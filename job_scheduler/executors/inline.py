@@ -1,0 +1,58 @@
+"""Runs jobs in place, in the calling thread, for users' own tests."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import itertools
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler.executors.local import call
+from job_scheduler.launcher import ending, wire
+from job_scheduler.launcher.base import encode_arguments
+from job_scheduler.run import Run
+
+if TYPE_CHECKING:
+    from job_scheduler.target import Target
+
+
+class InlineExecutor:
+    """Runs each job to its end before ``submit`` returns.
+
+    Arguments of jobs that belong in a process are sent through the same encoding, so what
+    cannot be sent fails here as it would there. Timeouts and limits are not enforced.
+    """
+
+    def __init__(self) -> None:
+        self._ids = map("eager-{}".format, itertools.count(1))
+
+    def submit(
+        self, name: str, target: Target, arguments: dict[str, Any], _timeout: float | None
+    ) -> Run:
+        """Run the job; what it raises is on the run, as anywhere."""
+        if target.place == "process":
+            arguments = wire.decode(encode_arguments(name, arguments))
+        run = Run(next(self._ids), name, self)
+        run._started(os.getpid() if target.place == "process" else None, time.time())
+        ending.settle(run, call(lambda: self._call(target, arguments)))
+        return run
+
+    def _call(self, target: Target, arguments: dict[str, Any]) -> Any:
+        result = getattr(target.job_class(), target.method)(**arguments)
+        return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+    def pending(self) -> list[Run]:
+        """None: a run has ended when it is handed out."""
+        return []
+
+    def cancel(self, run: Run) -> bool:
+        """There is nothing left to cancel."""
+        return False
+
+    def process(self, run: Run) -> None:
+        """There is no process."""
+
+    def close(self) -> None:
+        """There is nothing to close."""

@@ -1,0 +1,107 @@
+"""From what is known of an ended process to the outcome of its run, and to the log.
+
+The one place where a failure gets its name, its stored record and its log record, whatever
+launched the process and however it failed.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from job_scheduler.launcher import wire
+from job_scheduler.run import Ending, Run, RunError, RunState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+logger: Final = logging.getLogger("job_scheduler")
+
+
+class Facts(NamedTuple):
+    """What the launcher saw of a process."""
+
+    exitcode: int | None = None
+    reason: str = ""
+    """Why it was stopped (``wire.CANCELLED``, ``wire.TIMEOUT``) or why there was none; or empty."""
+    timeout: float | None = None
+    failure: RunError | None = None
+    """The exception that the job reported."""
+    load_result: Callable[[], Any] | None = None
+    """Gives the value that the job returned, if it returned one."""
+    peak_memory: int | None = None
+    cpu_time: float | None = None
+    ended_at: float | None = None
+    stderr: str = ""
+
+
+def judge(facts: Facts) -> tuple[RunState, RunError | None]:
+    """Decide how a run ended.
+
+    A result counts as completed even if a signal was under way: the job had finished.
+    """
+    if facts.exitcode == 0 and (facts.load_result is not None or not facts.reason):
+        return RunState.COMPLETED, None
+    if facts.reason == wire.CANCELLED:
+        return RunState.CANCELLED, RunError("JobCancelled", "the run was cancelled")
+    if facts.reason == wire.TIMEOUT:
+        return RunState.FAILED, RunError("JobTimeout", f"not done after {facts.timeout:g} s")
+    if facts.reason == wire.NO_PROCESS:
+        message = f"the system gave it no process: {facts.stderr}"
+        return RunState.FAILED, RunError("JobLost", message)
+    if facts.failure is not None:
+        return RunState.FAILED, facts.failure
+    if facts.exitcode is not None and facts.exitcode < 0:
+        return RunState.FAILED, RunError("JobKilled", f"killed by {_signal_name(-facts.exitcode)}")
+    return RunState.FAILED, RunError("JobExited", f"exited with code {facts.exitcode}")
+
+
+def settle(run: Run, facts: Facts) -> None:
+    """End the run with its outcome, and log it if it failed."""
+    state, error = judge(facts)
+    finish(
+        run,
+        Ending(
+            state,
+            error,
+            exitcode=facts.exitcode,
+            ended_at=facts.ended_at or time.time(),
+            peak_memory=facts.peak_memory,
+            cpu_time=facts.cpu_time,
+            stderr=facts.stderr,
+            load_result=facts.load_result if state is RunState.COMPLETED else None,
+        ),
+    )
+
+
+def lose(run: Run, message: str) -> None:
+    """End a run of which nothing more will be heard."""
+    error = RunError("JobLost", message)
+    finish(run, Ending(RunState.FAILED, error, ended_at=time.time()))
+
+
+def finish(run: Run, ending: Ending) -> None:
+    """End the run, and log it if it failed."""
+    run._ended(ending)
+    if ending.state is RunState.FAILED:
+        log_failure(run)
+
+
+def log_failure(run: Run) -> None:
+    """Write the one log record of a failed run; the run itself is on it, as ``record.run``."""
+    error = run.error
+    parts = [f"job {run.name!r} failed: {error} (run {run.id}, exit code {run.exitcode})"]
+    if error is not None and error.traceback:
+        parts.append(error.traceback.rstrip())
+    elif run.stderr:
+        parts.append(f"the end of its stderr:\n{run.stderr.rstrip()}")
+    logger.error("\n".join(parts), extra={"run": run})
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,316 @@
+"""The fallback: each job in a fresh interpreter, by ``multiprocessing``'s spawn.
+
+Used where there is no fork, and where imported modules have started threads, which a forked
+child would find dead and perhaps holding locks. A job takes tens of milliseconds to start and
+imports its modules anew. A thread of this program watches each running job, so if the program
+is killed, running jobs go on but waiting ones are lost; and a host that may not have children
+(a daemonic process) cannot use it. Written for macOS and Windows too, and untested there; on
+Windows stderr is not captured, and a stopped job is ended at once, without its descendants.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import itertools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing import connection
+from multiprocessing import process as multiprocessing_process
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler.errors import QueueFullError, ShutdownError
+from job_scheduler.launcher import ending, spawned, wire
+from job_scheduler.launcher.base import Settings, encode_arguments, reference, wait_at_exit
+from job_scheduler.launcher.child import Assignment
+from job_scheduler.launcher.queue import JobClass, Queue, Waiting
+from job_scheduler.launcher.stderr import READ_SIZE, Tail
+from job_scheduler.run import Run, RunError
+
+if TYPE_CHECKING:
+    from job_scheduler.job import Job
+
+_POSIX = os.name == "posix"
+
+
+class _Watched:
+    """One running process, as its watching thread and those who stop it see it."""
+
+    def __init__(self, run: Run, process: Any, reports: Any, timeout: float | None) -> None:
+        self.run = run
+        self.process = process
+        self.reports = reports
+        self.timeout = timeout
+        self.deadline = None if timeout is None else time.monotonic() + timeout
+        self.reason = ""
+        self.lock = threading.Lock()
+        self.reaped = False
+        self.tail = Tail()
+        self.facts = ending.Facts(timeout=timeout)
+
+    def stop(self, reason: str, grace: float) -> None:
+        """TERM now; the watching thread kills when the grace is over."""
+        with self.lock:
+            if not self.reason:
+                self.reason = reason
+                self.deadline = time.monotonic() + grace
+                self._signal_group(signal.SIGTERM)
+
+    def kill_group(self) -> None:
+        with self.lock:
+            self.deadline = None
+            self._signal_group(signal.SIGKILL if _POSIX else signal.SIGTERM)
+
+    def _signal_group(self, number: int) -> None:
+        if self.reaped:
+            return
+        if not _POSIX:
+            self.process.terminate()
+            return
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            os.kill(self.process.pid, number)
+
+    def signal(self, number: int) -> None:
+        with self.lock:
+            if not self.reaped:
+                os.kill(self.process.pid, number)
+
+    def reap(self) -> int:
+        """Take the exit code; a stopped job's group is killed first, while its id is taken."""
+        if self.reason:
+            self.kill_group()
+        with self.lock:
+            self.process.join()
+            self.reaped = True
+            code: int = self.process.exitcode
+            return code
+
+
+class SpawnLauncher:
+    """Starts a fresh interpreter per job; see :class:`job_scheduler.launcher.base.Launcher`."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._lock = threading.RLock()
+        self._closed = False
+        self._queue = Queue()
+        self._classes: dict[type[Job], tuple[JobClass, str, str]] = {}
+        self._runs: dict[str, Run] = {}
+        self._watched: dict[str, _Watched] = {}
+        self._threads = 0
+        prefix = os.urandom(6).hex()
+        self._ids = map(f"{prefix}-{{}}".format, itertools.count(1))
+        wait_at_exit(self, settings)
+
+    def prepare(self, job_class: type[Job]) -> None:
+        """Look whether a fresh interpreter can find the class; it is imported only there."""
+        if self._closed:
+            raise ShutdownError("the scheduler was shut down and takes no more work")
+        with self._lock:
+            if job_class not in self._classes:
+                module, qualname, _ = reference(job_class)
+                known = JobClass(job_class, job_class.max_running, job_class.memory_limit)
+                self._classes[job_class] = known, module, qualname
+                self._queue.add_class(len(self._classes), known)
+
+    def submit(
+        self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None
+    ) -> Run:
+        """Accept a run; a thread that has nothing to watch starts it, or it waits for one."""
+        self.prepare(job_class)
+        payload = encode_arguments(name, arguments)
+        if len(self._runs) - len(self._watched) >= self._settings.max_waiting:
+            raise QueueFullError(f"too many runs wait already: job {name!r} was not accepted")
+        run = Run(next(self._ids), name, self)
+        self.adopt(run, job_class, payload, timeout)
+        return run
+
+    def adopt(
+        self, run: Run, job_class: type[Job], payload: bytes, timeout: float | None
+    ) -> None:
+        """Take over a run that another launcher had accepted."""
+        run._owner = self
+        with self._lock:
+            self.prepare(job_class)
+            known, _, _ = self._classes[job_class]
+            assignment = Assignment(
+                run.id, run.name, job_class, known.memory_limit, payload, None
+            )
+            self._runs[run.id] = run
+            self._queue.add(Waiting(assignment, known, timeout))
+            self._add_thread()
+
+    def pending(self) -> list[Run]:
+        """The runs that have not ended."""
+        return list(self._runs.values())
+
+    def cancel(self, run: Run) -> bool:
+        """Take the run from the queue, or stop its process."""
+        with self._lock:
+            waiting = self._queue.take(run.id)
+            watched = self._watched.get(run.id)
+            run._cancel_requested = True
+        if waiting is not None:
+            del self._runs[run.id]
+            ending.settle(run, ending.Facts(reason=wire.CANCELLED))
+        elif watched is not None:
+            watched.stop(wire.CANCELLED, self._settings.grace)
+        return True
+
+    def signal(self, run: Run, number: int) -> None:
+        """Send a signal to the job's process alone, if it is running."""
+        watched = self._watched.get(run.id)
+        if watched is not None:
+            watched.signal(number)
+
+    def process(self, run: Run) -> multiprocessing.Process:
+        """The face of the run's process; waits until it exists."""
+        from job_scheduler.launcher.process import JobProcess
+
+        return JobProcess(run, self)
+
+    def close(self) -> None:
+        """Take no more runs."""
+        self._closed = True
+
+    # Threads that start and watch
+
+    def _add_thread(self) -> None:
+        with self._lock:
+            if self._queue.ready and self._threads < self._settings.max_processes:
+                self._threads += 1
+                threading.Thread(
+                    target=self._work_off, name="job_scheduler spawn", daemon=True
+                ).start()
+
+    def _work_off(self) -> None:
+        """Start and watch one run after the other until none may start."""
+        while True:
+            with self._lock:
+                waiting = self._queue.next()
+                if waiting is None:
+                    self._threads -= 1
+                    return
+                waiting.of.running += 1
+            try:
+                self._run(waiting)
+            finally:
+                with self._lock:
+                    self._queue.one_ended(waiting.of)
+                    self._add_thread()
+
+    def _run(self, waiting: Waiting) -> None:
+        run = self._runs[waiting.assignment.run_id]
+        try:
+            watched, stderr = self._start(run, waiting)
+        except Exception as error:
+            facts = ending.Facts(reason=wire.NO_PROCESS, stderr=f"{type(error).__name__}: {error}")
+        else:
+            facts = self._watch(watched, stderr)
+        self._watched.pop(run.id, None)
+        del self._runs[run.id]
+        ending.settle(run, facts)
+
+    def _start(self, run: Run, waiting: Waiting) -> tuple[_Watched, Any]:
+        context = multiprocessing.get_context("spawn")
+        reports, its_reports = context.Pipe(duplex=False)
+        stderr, its_stderr = context.Pipe(duplex=False) if _POSIX else (None, None)
+        known, module, qualname = self._classes[waiting.of.job_class]
+        process = context.Process(
+            target=spawned.work,
+            name=run.name,
+            args=(
+                module,
+                qualname,
+                known.memory_limit,
+                self._settings.initializer,
+                waiting.assignment.payload,
+                its_reports,
+                its_stderr,
+            ),
+        )
+        process.start()
+        # Ours to wait for: multiprocessing would reap it before a group is killed.
+        multiprocessing_process._children.discard(process)  # type: ignore[attr-defined]
+        its_reports.close()
+        if its_stderr is not None:
+            its_stderr.close()
+        watched = _Watched(run, process, reports, waiting.timeout)
+        with self._lock:
+            self._watched[run.id] = watched
+        if run._cancel_requested:
+            watched.stop(wire.CANCELLED, self._settings.grace)
+        return watched, stderr
+
+    def _watch(self, watched: _Watched, stderr: Any) -> ending.Facts:
+        """Read what the process says until it has ended; enforce its deadline."""
+        sources = [watched.process.sentinel, watched.reports]
+        if stderr is not None:
+            sources.append(stderr)
+        while True:
+            deadline = watched.deadline
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            # A stop by another thread sets a new deadline: look again now and then.
+            ready = connection.wait(sources, min(left, 0.2) if left is not None else 0.2)
+            for source in (watched.reports, stderr):
+                if source in ready and not self._read(watched, source, stderr):
+                    sources.remove(source)
+            if watched.process.sentinel in ready:
+                break
+            if watched.deadline is not None and time.monotonic() >= watched.deadline:
+                self._enforce(watched)
+        code = watched.reap()
+        for source in (watched.reports, stderr):
+            while source in sources and connection.wait([source], 0):
+                if not self._read(watched, source, stderr):
+                    break
+        watched.reports.close()
+        if stderr is not None:
+            stderr.close()
+        if watched.run.pid is None:
+            watched.run._started(watched.process.pid, time.time())
+        return watched.facts._replace(
+            exitcode=code,
+            reason=watched.reason,
+            stderr=watched.tail.bytes().decode(errors="replace"),
+        )
+
+    def _enforce(self, watched: _Watched) -> None:
+        if watched.reason:
+            watched.kill_group()
+        else:
+            watched.stop(wire.TIMEOUT, self._settings.grace)
+
+    def _read(self, watched: _Watched, source: Any, stderr: Any) -> bool:
+        """Take what has come; False at its end."""
+        if source is stderr:
+            data = os.read(stderr.fileno(), READ_SIZE)
+            watched.tail.add(data)
+            with contextlib.suppress(OSError, ValueError, AttributeError):
+                sys.stderr.buffer.write(data)
+                sys.stderr.flush()
+            return bool(data)
+        try:
+            report = wire.decode(source.recv_bytes())
+        except (EOFError, OSError):
+            return False
+        self._take_report(watched, *report)
+        return True
+
+    def _take_report(self, watched: _Watched, kind: int, *content: Any) -> None:
+        if kind == wire.STARTED:
+            watched.run._started(*content)
+            return
+        *outcome, peak, cpu = content
+        facts = watched.facts._replace(peak_memory=peak * 1024 or None, cpu_time=cpu)
+        if kind == wire.FAILURE:
+            facts = facts._replace(failure=RunError(*outcome))
+        elif outcome[0]:
+            facts = facts._replace(load_result=functools.partial(wire.decode, outcome[0]))
+        watched.facts = facts

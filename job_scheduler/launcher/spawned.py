@@ -1,0 +1,77 @@
+"""What a job's process does when it was started by a clean exec; see ``spawn``."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler.launcher import child, main_module, wire
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+
+def work(
+    module: str,
+    qualname: str,
+    memory_limit: int | None,
+    initializer: str | None,
+    payload: bytes,
+    reports: Connection,
+    stderr: Connection | None,
+) -> None:
+    """Run one job and report like a zygote's child, over a pipe of its own."""
+    if hasattr(os, "setsid"):
+        os.setsid()
+    if stderr is not None:
+        os.dup2(stderr.fileno(), 2)
+        stderr.close()
+    _report(reports, wire.STARTED, os.getpid(), time.time())
+    if memory_limit is not None and sys.platform != "win32":
+        child.limit_memory(memory_limit)
+    try:
+        if initializer is not None:
+            main_module.call_by_name(initializer)
+        job_class = _find_class(module, qualname)
+        result = child.call_process(job_class, wire.decode(payload))
+    except SystemExit:
+        raise
+    except BaseException as error:
+        if memory_limit is not None and sys.platform != "win32":
+            child.lift_memory_limit()
+        name, message, text = child.describe_failure(error, memory_limit)
+        if not _report(reports, wire.FAILURE, name, message, text, *_usage()):
+            print(text, file=sys.stderr)
+        sys.exit(1)
+    data = b"" if result is None else child.encode_result(qualname, result)
+    _report(reports, wire.RESULT, data, *_usage())
+
+
+def _find_class(module: str, qualname: str) -> Any:
+    if module not in main_module.MAIN_NAMES:
+        return main_module.find_class(module, qualname, None)
+    found: Any = sys.modules["__main__"]  # multiprocessing has imported the script here
+    for part in qualname.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _report(reports: Connection, *report: Any) -> bool:
+    try:
+        reports.send_bytes(wire.encode(report))
+    except OSError:
+        return False
+    return True
+
+
+def _usage() -> tuple[int, float]:
+    """Peak memory in kB and seconds of processor time so far."""
+    if sys.platform == "win32":
+        return 0, time.process_time()
+    import resource
+
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    kilobytes = usage.ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+    return kilobytes, usage.ru_utime + usage.ru_stime

@@ -1,0 +1,123 @@
+"""Name -> job: looking a job up, judging what was registered, discovering a folder of jobs."""
+
+from __future__ import annotations
+
+import sys
+
+from job_scheduler.errors import (
+    DuplicateJobError,
+    InvalidJobError,
+    JobImportError,
+    UnknownJobError,
+)
+from job_scheduler.job import Job
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from os import PathLike
+    from pathlib import Path
+    from types import ModuleType
+
+
+def lookup(jobs: Mapping[str, type[Job]], name: str) -> type[Job]:
+    """The job class registered under the name.
+
+    Raises ``UnknownJobError`` with the nearest known name, and ``InvalidJobError`` if what is
+    registered is not a job class.
+    """
+    try:
+        job_class = jobs[name]
+    except (KeyError, TypeError):
+        raise UnknownJobError(_describe_unknown(name, jobs)) from None
+    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
+        hint = (
+            f"; register the class {type(job_class).__name__}, not an object of it"
+            if isinstance(job_class, Job)
+            else "; derive it from job_scheduler.Job"
+        )
+        raise InvalidJobError(f"jobs[{name!r}] is {job_class!r}, not a Job class{hint}")
+    return job_class
+
+
+def _describe_unknown(name: object, jobs: Mapping[str, type[Job]]) -> str:
+    from difflib import get_close_matches
+
+    known = [each for each in jobs if isinstance(each, str)]
+    near = get_close_matches(str(name), known, 1, 0.5)
+    if near:
+        return f"no job is registered as {name!r}; did you mean {near[0]!r}?"
+    listed = ", ".join(map(repr, sorted(known)[:10])) or "none"
+    return f"no job is registered as {name!r}; known jobs: {listed}"
+
+
+def discover(folder: str | PathLike[str]) -> dict[str, type[Job]]:
+    """Find the job classes in a folder of modules, by their class names.
+
+    Every ``*.py`` file directly in the folder is imported as ``<folder name>.<file name>``, so
+    the folder's parent is put on ``sys.path`` if it is not there; files whose name begins with
+    ``_`` are passed over. A class counts where it is defined, not where it is imported, and
+    only if it defines ``process`` or ``run``.
+
+    A relative folder is looked up in the working directory. Raises ``FileNotFoundError``,
+    ``JobImportError`` if a file cannot be imported and ``DuplicateJobError`` if two define one
+    name; each names the places.
+    """
+    from pathlib import Path
+
+    path = Path(folder).resolve()
+    if not path.is_dir():
+        raise FileNotFoundError(f"there is no folder {str(path)!r} to find jobs in")
+    if str(path.parent) not in sys.path:
+        sys.path.append(str(path.parent))
+    files = [file for file in sorted(path.glob("*.py")) if not file.name.startswith("_")]
+    found: dict[str, type[Job]] = {}
+    for file in files:
+        for job_class in _jobs_of(_import_file(file)):
+            name = job_class.__name__
+            if name in found:
+                other = sys.modules[found[name].__module__].__file__
+                raise DuplicateJobError(
+                    f"two jobs are named {name!r}: one in {other}, one in {file}; rename one"
+                )
+            found[name] = job_class
+    return found
+
+
+def _import_file(file: Path) -> ModuleType:
+    name = f"{file.parent.name}.{file.stem}"
+    try:
+        __import__(name)
+    except (Exception, SystemExit) as error:
+        raise JobImportError(
+            f"{file} cannot be imported: {type(error).__name__}: {error} ({_place(error, file)})"
+        ) from error
+    module = sys.modules[name]
+    if module.__file__ is None or not file.samefile(module.__file__):
+        raise JobImportError(
+            f"{file} cannot be imported as {name!r}, because that is {module.__file__}: rename "
+            f"the folder, or put its parent first on sys.path"
+        )
+    return module
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """Where in the file, or in what it imports, the error came up."""
+    from traceback import extract_tb
+
+    if isinstance(error, SyntaxError):
+        return f"{error.filename}, line {error.lineno}"
+    frames = [f for f in extract_tb(error.__traceback__) if "importlib" not in f.filename]
+    within = [f for f in frames if f.filename == str(file)] or frames
+    return f"{within[-1].filename}, line {within[-1].lineno}"
+
+
+def _jobs_of(module: ModuleType) -> Iterable[type[Job]]:
+    for value in vars(module).values():
+        if (
+            isinstance(value, type)
+            and issubclass(value, Job)
+            and value.__module__ == module.__name__
+            and (hasattr(value, "process") or hasattr(value, "run"))
+        ):
+            yield value

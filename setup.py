@@ -1,0 +1,48 @@
+"""Packages ``job_scheduler``; tool settings are in ``pyproject.toml``."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+VERSION = re.search(
+    r'^__version__ = "(.+)"$', (HERE / "job_scheduler/__init__.py").read_text(), re.MULTILINE
+)
+assert VERSION is not None
+
+EXAMPLES = ["flask>=3.0", "stripe>=11", "gunicorn>=22"]
+TEST = [
+    *EXAMPLES,
+    "hypothesis>=6.100",
+    "mypy>=1.10",
+    "pytest>=8",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.5",
+    "ruff>=0.6",
+]
+
+setup(
+    name="job_scheduler",
+    version=VERSION[1],
+    description="Run work outside the request: each job in a process of its own, no broker",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    # 3.11 brought asyncio.timeout, StrEnum and datetime.UTC.
+    python_requires=">=3.11",
+    packages=find_packages(include=["job_scheduler", "job_scheduler.*"]),
+    package_data={"job_scheduler": ["py.typed"]},
+    install_requires=[],
+    extras_require={"examples": EXAMPLES, "test": TEST, "all": TEST},
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Developers",
+        "Operating System :: POSIX :: Linux",
+        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
+        "Typing :: Typed",
+    ],
+)

@@ -28,7 +28,7 @@ class Job:
     Raises ``TypeError`` when an object is made of a class that defines neither.
     """
 
-    executor: ClassVar[Literal['process', 'thread', 'coroutine'] | None] = None
+    executor: ClassVar[Literal["process", "thread", "coroutine"] | None] = None
     """Where the job runs, when what it defines shall not decide."""
 
     timeout: ClassVar[float | timedelta | None] = None

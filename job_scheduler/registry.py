@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
     from types import ModuleType
+    from typing import Any
 
 
-def lookup(jobs: Mapping[str, type[Job]], name: str) -> type[Job]:
+def lookup(jobs: Mapping[str, Any], name: str) -> type[Job]:
     """The job class registered under the name.
 
     Raises ``UnknownJobError`` with the nearest known name, and ``InvalidJobError`` if what is
@@ -40,7 +41,7 @@ def lookup(jobs: Mapping[str, type[Job]], name: str) -> type[Job]:
     return job_class
 
 
-def _describe_unknown(name: object, jobs: Mapping[str, type[Job]]) -> str:
+def _describe_unknown(name: object, jobs: Mapping[str, Any]) -> str:
     from difflib import get_close_matches
 
     known = [each for each in jobs if isinstance(each, str)]

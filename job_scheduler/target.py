@@ -49,9 +49,9 @@ class Target:
     def check(self, name: str, arguments: dict[str, Any]) -> None:
         """Raise ``ArgumentsError`` unless the job can be called with these keywords."""
         given = arguments.keys()
-        if self.required <= given and (self.takes_any or given <= self.names):
-            if "self" not in given:
-                return
+        fits = self.required <= given and (self.takes_any or given <= self.names)
+        if fits and "self" not in given:
+            return
         raise ArgumentsError(self._describe_misfit(name, arguments))
 
     def _describe_misfit(self, name: str, arguments: dict[str, Any]) -> str:
@@ -129,9 +129,7 @@ def _check_limits(job_class: type[Job], place: Place) -> None:
             )
 
 
-def _keywords_of(
-    job_class: type[Job], method: str
-) -> tuple[frozenset[str], frozenset[str], bool]:
+def _keywords_of(job_class: type[Job], method: str) -> tuple[frozenset[str], frozenset[str], bool]:
     parameters = list(inspect.signature(getattr(job_class, method)).parameters.values())
     if not isinstance(inspect.getattr_static(job_class, method), (staticmethod, classmethod)):
         parameters = parameters[1:]

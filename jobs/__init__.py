@@ -1,0 +1,1 @@
+"""The jobs of this project: one file each, found by ``discover``."""

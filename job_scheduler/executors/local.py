@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
 from typing import TYPE_CHECKING, Any
 
+from job_scheduler.launcher.child import describe_failure
 from job_scheduler.launcher.ending import Facts
 from job_scheduler.run import RunError
 
@@ -29,9 +29,5 @@ def succeeded(result: Any) -> Facts:
 
 
 def describe(error: BaseException) -> RunError:
-    """The stored form of an exception, without the frames of this package's executors."""
-    frames = error.__traceback__
-    while frames is not None and "job_scheduler" in frames.tb_frame.f_globals.get("__name__", ""):
-        frames = frames.tb_next
-    text = "".join(traceback.format_exception(type(error), error, frames))
-    return RunError(type(error).__qualname__, str(error), text)
+    """The stored form of an exception."""
+    return RunError(*describe_failure(error, memory_limit=None))

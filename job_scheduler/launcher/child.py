@@ -7,7 +7,6 @@ leaves by ``os._exit``, because finalising the interpreter would cost more than 
 
 from __future__ import annotations
 
-import _signal
 import _socket
 import gc
 import marshal
@@ -19,10 +18,15 @@ from job_scheduler.launcher import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from collections.abc import Iterable
     from typing import Any, NoReturn
+else:
+    import _signal
 
+_PF_EXITING = 0x4
 _LONGEST_TEXT = 64 * 1024
+_OURS = "job_scheduler."
 
 
 class Assignment:
@@ -73,15 +77,28 @@ def live(
             # Nobody listens. If the zygote lives, the program has died, and the job is to be
             # done. If not, the program has closed this zygote's books and gives the job to the
             # next one: it must not run here.
-            if os.getppid() != zygote_pid:
-                return  # by way of the exit below
+            if not _lives(zygote_pid):
+                os._exit(0)
         gc.enable()
         code = _work(assignment, reports)
     except BaseException:
-        sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+        sys.excepthook(*sys.exc_info())
     finally:
         _flush()
         os._exit(code)
+
+
+def _lives(zygote_pid: int) -> bool:
+    """Whether our parent is still the zygote, and the zygote is not on its way out.
+
+    An exiting process closes its sockets, which the program sees at once, before its children
+    get another parent; in between, only the kernel's flag tells (PF_EXITING, see proc(5)).
+    """
+    if os.getppid() != zygote_pid:
+        return False
+    with open(f"/proc/{zygote_pid}/stat") as file:
+        flags = int(file.read().rsplit(")", 1)[1].split()[6])
+    return not flags & _PF_EXITING
 
 
 def _work(assignment: Assignment, reports: _socket.socket) -> int:
@@ -114,9 +131,9 @@ def _call(assignment: Assignment) -> Any:
     return call_process(assignment.job_class, wire.decode(data))
 
 
-def call_process(job_class: type, arguments: dict[str, Any]) -> Any:
+def call_process(job_class: Any, arguments: dict[str, Any]) -> Any:
     """Run the job in this process: a fresh object, ``process``, and its coroutine if it is one."""
-    result = job_class().process(**arguments)  # type: ignore[attr-defined]
+    result = job_class().process(**arguments)
     if type(result).__name__ == "coroutine":
         import asyncio
 
@@ -144,14 +161,12 @@ def _message_of(error: BaseException) -> str:
 
 def _user_frames(error: BaseException) -> Any:
     frames = error.__traceback__
-    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+    while frames is not None and frames.tb_frame.f_globals["__name__"].startswith(_OURS):
         frames = frames.tb_next
     return frames
 
 
-def _report_failure(
-    assignment: Assignment, reports: _socket.socket, error: BaseException
-) -> None:
+def _report_failure(assignment: Assignment, reports: _socket.socket, error: BaseException) -> None:
     name, message, text = describe_failure(error, assignment.memory_limit)
     payload = wire.encode((message, text))
     if not _report(reports, wire.FAILURE, assignment.run_id, name, payload=payload):
@@ -208,7 +223,7 @@ class _NamingFinder:
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
         if fullname != "multiprocessing.process":
             return None
-        sys.meta_path.remove(self)  # type: ignore[arg-type]
+        sys.meta_path.remove(self)
         from importlib.util import find_spec
 
         spec = find_spec(fullname)
@@ -224,6 +239,7 @@ class _NamingFinder:
 
 
 def limit_memory(limit: int) -> None:
+    """Let this process have no more private memory than ``limit`` bytes."""
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
@@ -231,6 +247,7 @@ def limit_memory(limit: int) -> None:
 
 
 def lift_memory_limit() -> None:
+    """Undo :func:`limit_memory`, so that there is room to report."""
     import resource
 
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
@@ -260,7 +277,7 @@ def _exit_code(exit_request: SystemExit) -> int:
 
 
 def _print_exception() -> None:
-    sys.excepthook(*sys.exc_info())  # type: ignore[arg-type]
+    sys.excepthook(*sys.exc_info())
 
 
 def _flush() -> None:
@@ -268,4 +285,4 @@ def _flush() -> None:
         try:
             stream.flush()
         except (AttributeError, ValueError, OSError):
-            pass  # closed or replaced by the job: there is nothing left to flush into
+            continue  # closed or replaced by the job: there is nothing left to flush into

@@ -67,8 +67,11 @@ main(control, settings, int(sys.argv[3]), int(sys.argv[4]))
 _SEND_PATIENCE: Final = 10.0
 """Seconds for which a zygote may take no requests before ``submit`` gives up."""
 
-_MOST_DEATHS: Final = 5
+_MOST_DEATHS: Final = 10
 """Zygotes that may die one after the other, no job having started, before runs are given up."""
+
+_IMPORT_TRIES: Final = 3
+"""Zygotes that may die while they import one class before the class is blamed."""
 
 _SOCKET_BUFFER: Final = 4 * 1024 * 1024
 
@@ -137,6 +140,10 @@ class _Submission:
             self.memory_file = None
 
 
+class _ZygoteDiedError(Exception):
+    """The zygote has died while something was asked of it."""
+
+
 class ZygoteLauncher:
     """Forks each job from a zygote; see :class:`job_scheduler.launcher.base.Launcher`."""
 
@@ -170,11 +177,8 @@ class ZygoteLauncher:
                 self._fallback.prepare(job_class)
                 return
             reference(job_class)
-            class_id = self._classes.setdefault(job_class, len(self._classes) + 1)
-            line = self._line or self._open_line()
-            if class_id not in line.loaded:
-                self._load(line, job_class)
-            self._leave_zygote_if_threaded(line)
+            self._classes.setdefault(job_class, len(self._classes) + 1)
+            self._line_with([job_class])
 
     def submit(
         self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None
@@ -214,7 +218,8 @@ class ZygoteLauncher:
                     return None
             elif wire.refers_to_main(payload) and not line.main_loaded:
                 with self._lock:
-                    self._load_main(line)
+                    self._main_needed = True
+                    self._line_with([job_class])
             else:
                 return line
 
@@ -286,6 +291,25 @@ class ZygoteLauncher:
         self._line = line
         return line
 
+    def _line_with(self, job_classes: list[type[Job]]) -> _Line:
+        """A line whose zygote has imported the classes; starts one, and another if it dies."""
+        for tries_left in reversed(range(_IMPORT_TRIES)):
+            line = self._line or self._open_line()
+            try:
+                for job_class in job_classes:
+                    if self._classes[job_class] not in line.loaded:
+                        self._load(line, job_class)
+                if self._main_needed and not line.main_loaded:
+                    self._load_main(line)
+            except _ZygoteDiedError as error:
+                self._line = None
+                if not tries_left:
+                    raise JobImportError(str(error)) from None
+            else:
+                break
+        self._leave_zygote_if_threaded(line)
+        return line
+
     def _load(self, line: _Line, job_class: type[Job]) -> None:
         """Have the zygote import the class; raises ``JobImportError``."""
         class_id = self._classes[job_class]
@@ -297,8 +321,7 @@ class ZygoteLauncher:
     def _load_main(self, line: _Line) -> None:
         """Have the zygote import the main module, to which some argument refers."""
         self._ask(line, "the main module", wire.LOAD_MAIN, describe_main())
-        line.main_loaded = self._main_needed = True
-        self._leave_zygote_if_threaded(line)
+        line.main_loaded = True
 
     def _ask(self, line: _Line, what: str, *request: Any) -> None:
         """Make the zygote import something, and wait for its answer."""
@@ -315,7 +338,7 @@ class ZygoteLauncher:
             ) from None
         if reply is None:
             line.replies.put(None)
-            raise JobImportError(f"the launching process ended while it imported {what}")
+            raise _ZygoteDiedError(f"the launching process ended while it imported {what}")
         (kind, *header), payload = reply
         if kind == wire.REFUSED:
             raise JobImportError(
@@ -377,7 +400,7 @@ class ZygoteLauncher:
         if kind == wire.STARTED:
             self._take_start(*report[1:-1])
         elif kind == wire.ENDED:
-            self._take_end(*report[1:-1], payload)
+            self._take_end(payload, *report[1:-1])
         elif kind == wire.RESULT:
             self._find(report[1]).load_result = functools.partial(wire.decode, payload)
         elif kind == wire.FAILURE:
@@ -400,13 +423,13 @@ class ZygoteLauncher:
 
     def _take_end(
         self,
+        tail: bytes,
         run_id: str,
         status: int | None,
         reason: str,
         peak_kilobytes: int,
         cpu_seconds: float,
         at: float,
-        tail: bytes,
     ) -> None:
         submission = self._running.pop(run_id, None) or self._waiting.pop(run_id)
         submission.forget_packet()
@@ -476,14 +499,10 @@ class ZygoteLauncher:
             if self._deaths > _MOST_DEATHS:
                 raise LaunchError(f"the launching process died {_MOST_DEATHS} times in a row")
             if self._fallback is None:
-                line = self._line or self._open_line()
                 needed = {submission.class_id for submission in submissions}
-                for job_class, class_id in tuple(self._classes.items()):
-                    if class_id in needed - line.loaded:
-                        self._load(line, job_class)
-                if self._main_needed:
-                    self._load_main(line)
-                self._leave_zygote_if_threaded(line)
+                line = self._line_with(
+                    [c for c, number in self._classes.items() if number in needed]
+                )
         except (LaunchError, JobImportError) as error:
             for submission in submissions:
                 self._give_up(submission, ending.Facts(reason=wire.NO_PROCESS, stderr=str(error)))

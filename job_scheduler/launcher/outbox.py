@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _collections
 import _socket
 import os
 import select
@@ -13,6 +12,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import deque
     from typing import Any
+else:
+    from _collections import deque
 
 
 class Outbox:
@@ -20,7 +21,7 @@ class Outbox:
 
     def __init__(self, reports: _socket.socket) -> None:
         self._reports = reports
-        self.waiting: deque[tuple[bytes, int | None, str]] = _collections.deque()
+        self.waiting: deque[tuple[bytes, int | None, str]] = deque()
 
     @property
     def descriptor(self) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _collections
 import os
 
 TYPE_CHECKING = False
@@ -11,6 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from job_scheduler.launcher.child import Assignment
+else:
+    from _collections import OrderedDict
 
 
 class JobClass:
@@ -18,14 +19,12 @@ class JobClass:
 
     __slots__ = ("job_class", "max_running", "memory_limit", "parked", "running")
 
-    def __init__(
-        self, job_class: type, max_running: int | None, memory_limit: int | None
-    ) -> None:
+    def __init__(self, job_class: type, max_running: int | None, memory_limit: int | None) -> None:
         self.job_class = job_class
         self.max_running = max_running
         self.memory_limit = memory_limit
         self.running = 0
-        self.parked: OrderedDict[str, Waiting] = _collections.OrderedDict()
+        self.parked: OrderedDict[str, Waiting] = OrderedDict()
 
 
 class Waiting:
@@ -47,7 +46,7 @@ class Queue:
     """
 
     def __init__(self) -> None:
-        self.ready: OrderedDict[str, Waiting] = _collections.OrderedDict()
+        self.ready: OrderedDict[str, Waiting] = OrderedDict()
         """Runs that may be started, by id; while some are parked only, others are running."""
         self._classes: dict[int, JobClass] = {}
         self.memory_files: set[int] = set()

@@ -43,6 +43,7 @@ class _Watched:
     def __init__(self, run: Run, process: Any, reports: Any, timeout: float | None) -> None:
         self.run = run
         self.process = process
+        self.sentinel = _sentinel(process)
         self.reports = reports
         self.timeout = timeout
         self.deadline = None if timeout is None else time.monotonic() + timeout
@@ -91,6 +92,23 @@ class _Watched:
             code: int = self.process.exitcode
             return code
 
+    def close(self) -> None:
+        self.reports.close()
+        if self.sentinel != self.process.sentinel:
+            os.close(self.sentinel)
+
+
+def _sentinel(process: Any) -> int:
+    """What becomes readable when the process ends.
+
+    The one of multiprocessing is a pipe, which also waits for what the process leaves behind.
+    """
+    try:
+        return os.pidfd_open(process.pid)
+    except (AttributeError, OSError):
+        sentinel: int = process.sentinel
+        return sentinel
+
 
 class SpawnLauncher:
     """Starts a fresh interpreter per job; see :class:`job_scheduler.launcher.base.Launcher`."""
@@ -131,17 +149,13 @@ class SpawnLauncher:
         self.adopt(run, job_class, payload, timeout)
         return run
 
-    def adopt(
-        self, run: Run, job_class: type[Job], payload: bytes, timeout: float | None
-    ) -> None:
+    def adopt(self, run: Run, job_class: type[Job], payload: bytes, timeout: float | None) -> None:
         """Take over a run that another launcher had accepted."""
         run._owner = self
         with self._lock:
             self.prepare(job_class)
             known, _, _ = self._classes[job_class]
-            assignment = Assignment(
-                run.id, run.name, job_class, known.memory_limit, payload, None
-            )
+            assignment = Assignment(run.id, run.name, job_class, known.memory_limit, payload, None)
             self._runs[run.id] = run
             self._queue.add(Waiting(assignment, known, timeout))
             self._add_thread()
@@ -250,7 +264,7 @@ class SpawnLauncher:
 
     def _watch(self, watched: _Watched, stderr: Any) -> ending.Facts:
         """Read what the process says until it has ended; enforce its deadline."""
-        sources = [watched.process.sentinel, watched.reports]
+        sources = [watched.sentinel, watched.reports]
         if stderr is not None:
             sources.append(stderr)
         while True:
@@ -261,7 +275,7 @@ class SpawnLauncher:
             for source in (watched.reports, stderr):
                 if source in ready and not self._read(watched, source, stderr):
                     sources.remove(source)
-            if watched.process.sentinel in ready:
+            if watched.sentinel in ready:
                 break
             if watched.deadline is not None and time.monotonic() >= watched.deadline:
                 self._enforce(watched)
@@ -270,7 +284,7 @@ class SpawnLauncher:
             while source in sources and connection.wait([source], 0):
                 if not self._read(watched, source, stderr):
                     break
-        watched.reports.close()
+        watched.close()
         if stderr is not None:
             stderr.close()
         if watched.run.pid is None:

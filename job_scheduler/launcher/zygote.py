@@ -7,7 +7,6 @@ in it blocks. It ends when no run can come any more and all it accepted have end
 
 from __future__ import annotations
 
-import _signal
 import _socket
 import _thread
 import gc
@@ -22,7 +21,10 @@ from job_scheduler.launcher.stderr import READ_SIZE, Sink, Tail
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import signal as _signal
     from typing import Any
+else:
+    import _signal
 
 _REQUESTS_PER_TURN = 64
 """Requests taken before the children are looked at again."""
@@ -61,9 +63,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     """
     gc.disable()
     # TERM and its like end the program and the jobs; the zygote is there to see and report it.
-    _signal.pthread_sigmask(
-        _signal.SIG_SETMASK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP)
-    )
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP))
     zygote = Zygote(control, _socket.socket(fileno=reports), caller, settings)
     if zygote.prepare(settings["initializer"]):
         zygote.serve()
@@ -196,7 +196,7 @@ class Zygote:
     def _obey(self, request: Any, memory_file: int | None) -> None:
         kind = request[0]
         if kind == wire.RUN:
-            self._accept(*request[1:], memory_file)
+            self._accept(memory_file, *request[1:])
         elif kind == wire.STOP:
             self._cancel(request[1])
         elif kind == wire.SIGNAL:
@@ -242,12 +242,12 @@ class Zygote:
 
     def _accept(
         self,
+        memory_file: int | None,
         run_id: str,
         class_id: int,
         name: str,
         timeout: float | None,
         payload: bytes | None,
-        memory_file: int | None,
     ) -> None:
         of = self._queue.job_class(class_id)
         assignment = child.Assignment(

@@ -1,0 +1,120 @@
+"""Fixtures that all tests share."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from job_scheduler import JobScheduler
+from tests import sample_jobs
+
+ROOT = Path(__file__).parent.parent
+
+SAMPLES = {
+    name: value
+    for name, value in vars(sample_jobs).items()
+    if isinstance(value, type)
+    and issubclass(value, sample_jobs.Job)
+    and value is not sample_jobs.Job
+}
+
+
+def eventually(condition, timeout=20.0, what="the condition"):
+    """Wait until the condition holds and return its value; fail after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"{what} did not come true within {timeout} s")
+        time.sleep(0.005)
+
+
+def lines(path):
+    """The lines of a file, none if it does not exist."""
+    return Path(path).read_text().splitlines() if Path(path).exists() else []
+
+
+def is_alive(pid):
+    """Whether a process of this id exists and is no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def zygote_pid(scheduler):
+    """The process that a scheduler's jobs are forked from."""
+    return scheduler._dispatcher._launcher._line.pid
+
+
+class FifoGate:
+    """What ``Gate`` jobs wait for."""
+
+    def __init__(self, path):
+        self.path = str(path)
+        os.mkfifo(self.path)
+
+    def open(self, text="open"):
+        """Let one waiting job go on; blocks until it waits."""
+        with open(self.path, "w") as file:
+            file.write(text)
+
+
+@pytest.fixture
+def gate(tmp_path):
+    return FifoGate(tmp_path / "gate")
+
+
+@pytest.fixture
+def make_scheduler():
+    """Makes schedulers that know all sample jobs and are shut down at the end."""
+    made = []
+
+    def make(**options):
+        options.setdefault("grace", 0.5)
+        scheduler = JobScheduler(jobs=SAMPLES, **options)
+        made.append(scheduler)
+        return scheduler
+
+    yield make
+    for scheduler in made:
+        scheduler.shutdown(timeout=0.001)
+
+
+@pytest.fixture
+def scheduler(make_scheduler):
+    return make_scheduler()
+
+
+@pytest.fixture
+def run_script(tmp_path):
+    """Runs a script of its own in a fresh interpreter and returns the finished process."""
+
+    def run(code, *arguments, name="script.py", timeout=60, check=True, module=False, **options):
+        script = tmp_path / name
+        script.parent.mkdir(parents=True, exist_ok=True)
+        script.write_text(textwrap.dedent(code))
+        what = ["-m", name.removesuffix(".py").replace("/", ".")] if module else [str(script)]
+        environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"}
+        done = subprocess.run(
+            [sys.executable, *what, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            cwd=tmp_path,
+            env=environment | options.pop("env", {}),
+            **options,
+        )
+        if check:
+            assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    return run

@@ -1,0 +1,446 @@
+"""The launcher while processes are killed, stopped and forked under it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from job_scheduler.run import RunState
+from tests.conftest import ROOT, eventually, is_alive, lines, zygote_pid
+
+
+@pytest.fixture
+def seeded():
+    """A random generator whose seed is printed, so that a failure can be repeated."""
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"TEST_SEED={seed}")
+    return random.Random(seed)
+
+
+@pytest.fixture
+def start_caller(tmp_path):
+    """Starts a program of its own that runs jobs, in a process group of its own."""
+    started = []
+
+    def start(code, *arguments, **options):
+        script = tmp_path / f"caller{len(started)}.py"
+        script.write_text(CALLER_PROLOGUE + code)
+        process = subprocess.Popen(
+            [sys.executable, str(script), *map(str, arguments)],
+            stdout=subprocess.PIPE,
+            stderr=options.pop("stderr", subprocess.DEVNULL),
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            start_new_session=True,
+            **options,
+        )
+        started.append(process)
+        return process
+
+    yield start
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        process.stdout.close()
+
+
+CALLER_PROLOGUE = """\
+import os, signal, socket, sys, time
+from job_scheduler import JobScheduler
+from tests.conftest import SAMPLES, eventually, zygote_pid
+"""
+
+
+class TestChildren:
+    def test_killed_at_random_moments(self, make_scheduler, tmp_path, seeded):
+        scheduler = make_scheduler(max_processes=8)
+        scheduler.run("Noop").wait()
+        log = tmp_path / "log"
+        runs = []
+        for tag in range(300):
+            run = scheduler.run("Log", path=str(log), tag=str(tag))
+            runs.append(run)
+            time.sleep(seeded.random() * 0.002)
+            if run.pid and seeded.random() < 0.8:
+                try:
+                    os.kill(run.pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    continue  # it had ended
+        for run in runs:
+            assert run.wait(20)
+        outcomes = {(run.state, run.exitcode) for run in runs}
+        assert outcomes <= {(RunState.COMPLETED, 0), (RunState.FAILED, -signal.SIGKILL)}
+        tags = [line.split()[0] for line in lines(log)]
+        assert len(tags) == len(set(tags))
+        completed = {str(n) for n, run in enumerate(runs) if run.state == RunState.COMPLETED}
+        assert completed <= set(tags)
+
+    def test_what_a_job_inherits(self, scheduler):
+        with socket.create_server(("127.0.0.1", 0)):
+            scheduler.run("Noop").wait()
+            run = scheduler.run("Descriptors")
+            run.wait()
+        inherited = {fd: target for fd, target in run.result.items() if fd > 2}
+        # The socket that it reports on, and the folder that it was listing.
+        assert len(inherited) == 2, inherited
+        assert sum("socket" in target for target in inherited.values()) == 1
+
+    def test_descriptors_threads_and_children_do_not_grow(self, start_caller):
+        caller = start_caller(
+            """
+from pathlib import Path
+scheduler = JobScheduler(jobs=SAMPLES)
+def counts():
+    pids = os.getpid(), zygote_pid(scheduler)
+    descriptors = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
+    threads = [len(os.listdir(f"/proc/{pid}/task")) for pid in pids]
+    children = [Path(f"/proc/{pid}/task/{pid}/children").read_text() for pid in pids]
+    return descriptors, threads, children
+scheduler.run("Echo", value=b"x" * 100_000).wait()
+print(counts(), flush=True)
+runs = [scheduler.run("Echo", value=b"x" * 100_000) for _ in range(100)]
+runs += [scheduler.run("Raise", kind="x") for _ in range(20)]
+runs += [scheduler.run("HardExit", code=9) for _ in range(20)]
+runs += [run for run in [scheduler.run("Sleep", seconds=30)] if run.cancel()]
+assert all(run.wait(30) for run in runs)
+print(counts(), flush=True)
+"""
+        )
+        assert caller.stdout.readline() == caller.stdout.readline() != ""
+
+
+class TestZygote:
+    def test_dies_with_work_running_and_waiting(self, make_scheduler, tmp_path, gate, caplog):
+        scheduler = make_scheduler(max_processes=1)
+        log = tmp_path / "log"
+        running = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: running.pid)
+        waiting = [scheduler.run("Log", path=str(log), tag=str(n)) for n in range(20)]
+        cancelled = scheduler.run("Noop")
+        first = zygote_pid(scheduler)
+        os.kill(first, signal.SIGSTOP)  # so that the cancellation is still under way
+        cancelled.cancel()
+        with caplog.at_level(logging.WARNING, "job_scheduler"):
+            os.kill(first, signal.SIGKILL)
+            assert all(run.wait(20) for run in (running, cancelled, *waiting))
+        assert running.state == RunState.FAILED
+        assert running.error.type == "JobLost"
+        assert cancelled.state == RunState.CANCELLED
+        assert {run.state for run in waiting} == {RunState.COMPLETED}
+        assert [line.split()[0] for line in lines(log)] == [str(n) for n in range(20)]
+        assert zygote_pid(scheduler) != first
+        assert any("20 waiting runs go to a new one" in r.getMessage() for r in caplog.records)
+        gate.open()  # the lost job itself goes on
+
+    def test_dies_idle_and_is_replaced(self, scheduler):
+        assert scheduler.run("Echo", value=1).wait(20)
+        os.kill(zygote_pid(scheduler), signal.SIGKILL)
+        runs = [scheduler.run("Echo", value=n) for n in range(10)]
+        assert all(run.wait(20) for run in runs)
+        assert [run.result for run in runs] == list(range(10))
+
+    def test_dies_again_and_again_under_load(self, make_scheduler, tmp_path, seeded):
+        scheduler = make_scheduler(max_processes=4)
+        log = tmp_path / "log"
+        runs = [scheduler.run("Log", path=str(log), tag="0")]
+        stop = threading.Event()
+
+        def submit():
+            while not stop.is_set():
+                runs.append(scheduler.run("Log", path=str(log), tag=str(len(runs))))
+                time.sleep(0.0005)
+
+        submitter = threading.Thread(target=submit)
+        submitter.start()
+        for _ in range(12):
+            line = eventually(lambda: scheduler._dispatcher._launcher._line)
+            time.sleep(seeded.random() * 0.1)
+            os.kill(line.pid, signal.SIGKILL)
+            eventually(lambda line=line: line.buried)
+        stop.set()
+        submitter.join()
+        for run in runs:
+            assert run.wait(30), run
+        tags = [line.split()[0] for line in lines(log)]
+        assert len(tags) == len(set(tags)), "a job ran twice"
+        completed = {str(n) for n, run in enumerate(runs) if run.state == RunState.COMPLETED}
+        assert completed <= set(tags)
+        lost = [run for run in runs if run.state == RunState.FAILED]
+        assert {run.error.type for run in lost} <= {"JobLost"}
+        assert len(completed) + len(lost) == len(runs)
+        assert len(completed) > len(lost)
+
+    def test_dies_each_time_it_is_started(self, make_scheduler, tmp_path, caplog):
+        scheduler = make_scheduler(max_processes=1)
+        scheduler.run("Noop").wait()
+        scheduler._dispatcher._launcher._settings = scheduler._dispatcher._settings
+        os.kill(zygote_pid(scheduler), signal.SIGSTOP)
+        waiting = scheduler.run("Noop")
+        object.__setattr__(
+            scheduler._dispatcher._settings, "initializer", "tests.sample_jobs:broken_initializer"
+        )
+        os.kill(zygote_pid(scheduler), signal.SIGKILL)
+        assert waiting.wait(20)
+        assert waiting.state == RunState.FAILED
+        assert "this initializer is broken" in waiting.error.message
+
+    def test_ignores_the_signals_that_end_the_program(self, scheduler, gate):
+        run = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: run.pid)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            os.kill(zygote_pid(scheduler), number)
+        gate.open()
+        assert run.wait(20)
+        assert run.state == RunState.COMPLETED
+
+
+class TestCaller:
+    def test_killed_with_work_running_and_waiting(self, start_caller, tmp_path, gate):
+        log = tmp_path / "log"
+        caller = start_caller(
+            """
+server = socket.create_server(("127.0.0.1", 0))
+scheduler = JobScheduler(jobs=SAMPLES, max_processes=1)
+run = scheduler.run("Gate", fifo=sys.argv[1], log=sys.argv[2], tag="first")
+eventually(lambda: run.pid)
+for n in range(10):
+    scheduler.run("Log", path=sys.argv[2], tag=n)
+scheduler.run("Echo", value=b"x" * 1_000_000)
+scheduler.run("Log", path=sys.argv[2], tag="last")
+print(server.getsockname()[1], zygote_pid(scheduler), flush=True)
+time.sleep(60)
+""",
+            gate.path,
+            log,
+        )
+        port, zygote = map(int, caller.stdout.readline().split())
+        caller.kill()
+        caller.wait()
+        with socket.socket() as again:  # without SO_REUSEADDR: nobody may hold it
+            again.bind(("127.0.0.1", port))
+            again.listen()
+        gate.open()
+        eventually(lambda: not is_alive(zygote), what="the zygote's end")
+        tags = [line.split()[0] for line in lines(log)]
+        assert tags == ["first", *map(str, range(10)), "last"]
+
+    def test_killed_with_the_order_to_terminate(self, start_caller, tmp_path, gate):
+        log = tmp_path / "log"
+        caller = start_caller(
+            """
+scheduler = JobScheduler(
+    jobs=SAMPLES, max_processes=1, grace=0.3, on_parent_exit="terminate"
+)
+run = scheduler.run("Stubborn", log=sys.argv[1])
+eventually(lambda: os.path.exists(sys.argv[1]) and len(open(sys.argv[1]).readlines()) == 2)
+scheduler.run("Log", path=sys.argv[1], tag="never")
+print(zygote_pid(scheduler), flush=True)
+time.sleep(60)
+""",
+            log,
+        )
+        zygote = int(caller.stdout.readline())
+        caller.kill()
+        eventually(lambda: not is_alive(zygote), what="the zygote's end")
+        pids = [int(line) for line in lines(log)]
+        assert len(pids) == 2
+        eventually(lambda: not any(map(is_alive, pids)))
+
+    def test_stopped_and_continued(self, start_caller, tmp_path):
+        log = tmp_path / "log"
+        caller = start_caller(
+            """
+scheduler = JobScheduler(jobs=SAMPLES, max_processes=2)
+runs = [scheduler.run("Log", path=sys.argv[1], tag=n) for n in range(3000)]
+print("accepted", flush=True)
+for run in runs:
+    run.wait()
+print({str(run.state) for run in runs}, flush=True)
+""",
+            log,
+        )
+        assert caller.stdout.readline() == "accepted\n"
+        os.kill(caller.pid, signal.SIGSTOP)
+        time.sleep(0.5)
+        os.kill(caller.pid, signal.SIGCONT)
+        assert caller.stdout.readline() == "{'completed'}\n"
+        assert caller.wait(30) == 0
+        assert len(lines(log)) == 3000
+
+    def test_ctrl_c_reaches_the_caller_only(self, start_caller, tmp_path, gate):
+        log = tmp_path / "log"
+        caller = start_caller(
+            """
+scheduler = JobScheduler(jobs=SAMPLES)
+run = scheduler.run("Gate", fifo=sys.argv[1], log=sys.argv[2], tag="started")
+eventually(lambda: run.pid)
+try:
+    print("ready", flush=True)
+    run.wait()
+except KeyboardInterrupt:
+    print("interrupted", flush=True)
+run.wait()
+print(run.state, run.result, flush=True)
+""",
+            gate.path,
+            log,
+        )
+        assert caller.stdout.readline() == "ready\n"
+        os.killpg(caller.pid, signal.SIGINT)
+        assert caller.stdout.readline() == "interrupted\n"
+        gate.open("through")
+        assert caller.stdout.readline() == "completed through\n"
+        assert caller.wait(20) == 0
+
+    @pytest.mark.parametrize("waits", [True, False])
+    def test_ends_normally_while_jobs_run(self, start_caller, tmp_path, gate, waits):
+        log = tmp_path / "log"
+        caller = start_caller(
+            """
+scheduler = JobScheduler(jobs=SAMPLES, max_processes=1, wait_at_exit=sys.argv[3] == "True")
+scheduler.run("Gate", fifo=sys.argv[1])
+scheduler.run("Log", path=sys.argv[2], tag="waited")
+""",
+            gate.path,
+            log,
+            waits,
+        )
+        if waits:
+            with pytest.raises(subprocess.TimeoutExpired):
+                caller.wait(1)
+        else:
+            assert caller.wait(20) == 0
+        gate.open()
+        assert caller.wait(20) == 0
+        eventually(lambda: len(lines(log)) == 1)
+
+    def test_its_signals_and_children_are_its_own(self, start_caller):
+        caller = start_caller(
+            """
+import threading
+calls = []
+signal.signal(signal.SIGCHLD, lambda *_: calls.append(1))
+scheduler = JobScheduler(jobs=SAMPLES)
+scheduler.run("Noop").wait()
+started = len(calls)  # the launching process is started by one that ends at once
+for _ in range(20):
+    scheduler.run("Noop").wait()
+assert len(calls) == started, calls
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    print("no children", [t.daemon for t in threading.enumerate()], flush=True)
+assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == set()
+"""
+        )
+        assert caller.stdout.readline() == "no children [False, True]\n"
+        assert caller.wait(20) == 0
+
+    def test_forks_from_a_thread_while_others_run_jobs(self, start_caller, tmp_path):
+        log = tmp_path / "log"
+        caller = start_caller(
+            """
+import json, threading
+log = sys.argv[1]
+scheduler = JobScheduler(jobs=SAMPLES)
+mine = scheduler.options(key="one").run("Log", path=log, tag="parent")
+busy = [True]
+def submit():
+    while busy:
+        scheduler.run("Noop")
+        time.sleep(0.0005)
+threads = [threading.Thread(target=submit) for _ in range(3)]
+for thread in threads: thread.start()
+def fork():
+    for n in range(5):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                try:
+                    mine.wait() if not mine.state.ended else mine.cancel()
+                except RuntimeError as error:
+                    assert "forked child" in str(error), error
+                    runs = [scheduler.run("Log", path=log, tag=f"child{n}") for _ in range(3)]
+                    runs += [scheduler.options(key="one").run("Log", path=log, tag=f"child{n}")]
+                    assert all(run.wait(20) for run in runs), runs
+                    code = 0
+            finally:
+                os._exit(code)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+forker = threading.Thread(target=fork)
+forker.start()
+forker.join()
+busy.clear()
+for thread in threads: thread.join()
+scheduler.shutdown()
+print("done", flush=True)
+""",
+            log,
+            stderr=None,
+        )
+        assert caller.stdout.readline() == "done\n"
+        assert caller.wait(20) == 0
+        tags = sorted(line.split()[0] for line in lines(log))
+        assert tags == sorted(["parent"] + [f"child{n}" for n in range(5) for _ in range(4)])
+
+    def test_is_a_daemonic_process(self, start_caller, tmp_path):
+        caller = start_caller(
+            """
+import multiprocessing
+def host():
+    run = JobScheduler(jobs=SAMPLES).run("Echo", value=7)
+    run.wait()
+    print(multiprocessing.current_process().daemon, run.result, flush=True)
+if __name__ == "__main__":
+    process = multiprocessing.get_context("fork").Process(target=host, daemon=True)
+    process.start()
+    process.join()
+"""
+        )
+        assert caller.stdout.readline() == "True 7\n"
+
+    def test_its_stderr_is_full(self, start_caller, tmp_path):
+        """A reader that has gone to sleep holds up the jobs that write, and nothing else."""
+        reading, writing = os.pipe()
+        caller = start_caller(
+            """
+scheduler = JobScheduler(jobs=SAMPLES, max_processes=2)
+loud = scheduler.run("Say", err="loud ", size=2_000_000)
+quiet = [scheduler.run("Echo", value=n) for n in range(20)]
+assert all(run.wait(20) for run in quiet), quiet
+print("quiet ones done, loud one", loud.state, flush=True)
+assert loud.wait(20)
+print(loud.state, len(loud.stderr) > 60_000, flush=True)
+""",
+            stderr=writing,
+        )
+        os.close(writing)
+        assert caller.stdout.readline() == "\n"  # the job's own
+        assert caller.stdout.readline() == "quiet ones done, loud one running\n"
+        received = b""
+        while data := os.read(reading, 1 << 16):
+            received += data
+        os.close(reading)
+        assert caller.stdout.readline() == "completed True\n"
+        assert received == b"loud " + b"x" * 2_000_000 + b"\n"
+
+
+class TestNested:
+    def test_a_job_runs_a_job(self, scheduler, tmp_path):
+        run = scheduler.run("Nested", log=str(tmp_path / "log"))
+        assert run.wait(20)
+        assert run.result == "completed"
+        assert len(lines(tmp_path / "log")) == 1

@@ -20,6 +20,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     "ruff>=0.6",
+    "setuptools>=70.1",  # builds the package in a test, without a network
 ]
 
 setup(

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from flask import Flask, request
+from flask import Flask, jsonify, request
 from stripe import SignatureVerificationError, WebhookSignature
 from werkzeug.exceptions import BadRequest, HTTPException, ServiceUnavailable
 from werkzeug.wrappers import Response
@@ -109,7 +109,7 @@ def read_payment(event: dict[str, Any]) -> dict[str, str | int]:
 
 def as_json(error: HTTPException) -> Response:
     response = error.get_response()
-    response.data = json.dumps({"error": error.name})
+    response.data = jsonify(error=error.name).data
     response.content_type = "application/json"
     return response
 

@@ -61,6 +61,8 @@ class Dispatcher:
     ) -> Run:
         """Look the job up, check the arguments, then hand the run over."""
         job_class = lookup(jobs, name)
+        if type(name) is not str:  # a member of an enumeration, say
+            name = str.__str__(name)
         target = self._targets.get(job_class)
         if target is None:
             target = self._targets[job_class] = Target.of(job_class)
@@ -124,7 +126,7 @@ class Dispatcher:
                 return self._threads
             from job_scheduler.executors.coroutine import CoroutineExecutor
 
-            self._coroutines = self._coroutines or CoroutineExecutor()
+            self._coroutines = self._coroutines or CoroutineExecutor(self._settings)
             return self._coroutines
 
     def _started(self) -> list[Launcher | ThreadExecutor | CoroutineExecutor]:

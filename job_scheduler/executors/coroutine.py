@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import threading
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from job_scheduler.executors.local import describe, succeeded
 from job_scheduler.launcher import ending, wire
+from job_scheduler.launcher.base import Settings, wait_at_exit
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
@@ -20,14 +22,19 @@ if TYPE_CHECKING:
 class CoroutineExecutor:
     """One event loop in a background thread. Timeouts and cancellation cancel the task."""
 
-    def __init__(self) -> None:
+    def __init__(self, settings: Settings) -> None:
         self._loop = asyncio.new_event_loop()
         self._tasks: dict[Run, asyncio.Task[None] | None] = {}
         prefix = os.urandom(6).hex()
         self._ids = map(f"{prefix}-c{{}}".format, itertools.count(1))
-        threading.Thread(
-            target=self._loop.run_forever, name="job_scheduler loop", daemon=True
-        ).start()
+        threading.Thread(target=self._serve, name="job_scheduler loop", daemon=True).start()
+        wait_at_exit(self, settings)
+
+    def _serve(self) -> None:
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.close()
 
     def submit(
         self, name: str, target: Target, arguments: dict[str, Any], timeout: float | None
@@ -88,7 +95,8 @@ class CoroutineExecutor:
 
     def close(self) -> None:
         """Stop the loop once nothing is left on it."""
-        self._loop.call_soon_threadsafe(self._stop_when_idle)
+        with contextlib.suppress(RuntimeError):  # it is closed already
+            self._loop.call_soon_threadsafe(self._stop_when_idle)
 
     def _stop_when_idle(self) -> None:
         if self._tasks:

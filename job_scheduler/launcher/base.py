@@ -120,18 +120,28 @@ def encode_arguments(name: str, arguments: dict[str, Any]) -> bytes:
         ) from error
 
 
-def wait_at_exit(launcher: Launcher, settings: Settings) -> None:
-    """Have the interpreter's normal exit wait for this launcher's jobs, if they ask for it."""
+class Waited(Protocol):
+    """What the interpreter's exit can wait for."""
+
+    def pending(self) -> list[Run]: ...
+
+    def close(self) -> None: ...
+
+
+def wait_at_exit(executor: Waited, settings: Settings) -> None:
+    """Have the interpreter's normal exit wait for these jobs, if the settings ask for it."""
     if settings.wait_at_exit:
-        _waited_for.add(launcher)
+        _waited_for.add(executor)
 
 
-_waited_for: weakref.WeakSet[Launcher] = weakref.WeakSet()
+_waited_for: weakref.WeakSet[Waited] = weakref.WeakSet()
+if hasattr(os, "register_at_fork"):  # what the parent waits for is not the child's
+    os.register_at_fork(after_in_child=_waited_for.clear)
 
 
 @atexit.register
 def _wait_for_all() -> None:
-    for launcher in tuple(_waited_for):
-        launcher.close()
-        for run in launcher.pending():
+    for executor in tuple(_waited_for):
+        executor.close()
+        for run in executor.pending():
             run.wait()

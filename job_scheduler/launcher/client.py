@@ -237,7 +237,7 @@ class ZygoteLauncher:
 
     def signal(self, run: Run, number: int) -> None:
         """Send a signal to the job's process alone, if it is running."""
-        self._request(run, wire.SIGNAL, run.id, number)
+        self._request(run, wire.SIGNAL, run.id, int(number))  # marshal takes no enumerations
 
     def process(self, run: Run) -> multiprocessing.Process:
         """The face of the run's process; waits until it exists."""
@@ -314,7 +314,9 @@ class ZygoteLauncher:
         """Have the zygote import the class; raises ``JobImportError``."""
         class_id = self._classes[job_class]
         module, qualname, main = reference(job_class)
-        limits = (job_class.max_running, job_class.memory_limit)
+        limits = [
+            None if n is None else int(n) for n in (job_class.max_running, job_class.memory_limit)
+        ]
         self._ask(line, qualname, wire.LOAD, class_id, module, qualname, *limits, main)
         line.loaded.add(class_id)
 

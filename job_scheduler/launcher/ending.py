@@ -83,20 +83,21 @@ def lose(run: Run, message: str) -> None:
 
 
 def finish(run: Run, ending: Ending) -> None:
-    """End the run, and log it if it failed."""
-    run._ended(ending)
-    if ending.state is RunState.FAILED:
-        log_failure(run)
+    """End the run; one that failed has its log record before anyone who waits is woken."""
+    try:
+        if ending.error is not None and ending.state is RunState.FAILED:
+            _log_failure(run, ending, ending.error)
+    finally:
+        run._ended(ending)
 
 
-def log_failure(run: Run) -> None:
+def _log_failure(run: Run, ending: Ending, error: RunError) -> None:
     """Write the one log record of a failed run; the run itself is on it, as ``record.run``."""
-    error = run.error
-    parts = [f"job {run.name!r} failed: {error} (run {run.id}, exit code {run.exitcode})"]
-    if error is not None and error.traceback:
+    parts = [f"job {run.name!r} failed: {error} (run {run.id}, exit code {ending.exitcode})"]
+    if error.traceback:
         parts.append(error.traceback.rstrip())
-    elif run.stderr:
-        parts.append(f"the end of its stderr:\n{run.stderr.rstrip()}")
+    elif ending.stderr:
+        parts.append(f"the end of its stderr:\n{ending.stderr.rstrip()}")
     logger.error("\n".join(parts), extra={"run": run})
 
 

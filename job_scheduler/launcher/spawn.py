@@ -207,11 +207,11 @@ class SpawnLauncher:
         """Start and watch one run after the other until none may start."""
         while True:
             with self._lock:
-                waiting = self._queue.next()
-                if waiting is None:
+                if not self._queue.ready:
                     self._threads -= 1
                     return
-                waiting.of.running += 1
+                waiting = self._queue.next()
+                self._queue.one_started(waiting.of)
             try:
                 self._run(waiting)
             finally:

@@ -113,6 +113,13 @@ class Sink:
             self._ready(timeout=50)
             self.flush()
 
+    def close(self) -> None:
+        """Give up the descriptor, if it is our own."""
+        if self._socket is not None:
+            self._socket.close()
+        elif self.own >= 0:
+            os.close(self.own)
+
     def _write_some(self) -> int:
         if self._socket is not None:
             return self._socket.send(self.pending, _socket.MSG_DONTWAIT)

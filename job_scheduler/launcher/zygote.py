@@ -294,11 +294,10 @@ class Zygote:
         if self._next_fork is not None and time.monotonic() < self._next_fork:
             return
         waiting = self._queue.next()
-        if waiting is not None:
-            try:
-                self._fork(waiting)
-            except OSError as error:
-                self._endure_refusal(waiting, error)
+        try:
+            self._fork(waiting)
+        except OSError as error:
+            self._endure_refusal(waiting, error)
 
     def _fork(self, waiting: Waiting) -> None:
         assignment = waiting.assignment
@@ -322,7 +321,7 @@ class Zygote:
         self._queue.close_memory_file(waiting)
         self._next_fork = self._refused_since = None
         started = Child(pid, assignment.run_id, waiting.of, read_end)
-        waiting.of.running += 1
+        self._queue.one_started(waiting.of)
         self._children[pid] = self._by_run[started.run_id] = self._by_stderr[read_end] = started
         if waiting.timeout is not None:
             self._set_deadline(started, waiting.timeout)

@@ -202,7 +202,7 @@ class TestFailedRuns:
     def test_one_log_record_tells_all(self, scheduler, caplog):
         with caplog.at_level(logging.DEBUG, "job_scheduler"):
             run = ended(scheduler.run("Raise", kind="logged"), RunState.FAILED)
-        [record] = eventually(lambda: caplog.records)
+        [record] = caplog.records
         assert record.levelname == "ERROR"
         assert record.run is run
         for part in ("'Raise'", run.id, "a logged problem", "exit code 1", "Traceback"):
@@ -210,7 +210,7 @@ class TestFailedRuns:
 
     def test_the_end_of_stderr_is_logged_where_there_is_no_traceback(self, scheduler, caplog):
         run = ended(scheduler.run("Exit", code="last words"), RunState.FAILED)
-        [record] = eventually(lambda: caplog.records)
+        [record] = caplog.records
         assert "last words" in record.getMessage()
         assert run.id in record.getMessage()
 
@@ -242,7 +242,7 @@ class TestRefusals:
             pass
 
         scheduler.jobs["Local"] = Local
-        with pytest.raises(JobImportError, match="inside a function.*top level"):
+        with pytest.raises(JobImportError, match=r"inside a function.*top level"):
             scheduler.run("Local")
 
     def test_a_class_that_is_not_what_its_name_says(self, scheduler):
@@ -278,7 +278,8 @@ class TestOrderAndLimits:
         runs = [scheduler.run("Gate", fifo=gate.path, log=log, tag=str(n)) for n in range(4)]
         for n, run in enumerate(runs):
             eventually(lambda n=n: len(lines(log)) == n + 1)
-            assert [each.state for each in runs[n:]] == ["running"] + ["pending"] * (3 - n)
+            eventually(lambda run=run: run.state == "running")
+            assert [each.state for each in runs[n + 1 :]] == ["pending"] * (3 - n)
             gate.open()
             ended(run)
         assert lines(log) == ["0", "1", "2", "3"]

@@ -1,0 +1,313 @@
+"""Where job classes may be defined: modules, scripts, ``python -m``, sessions; and where not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from job_scheduler import Job, JobScheduler
+from job_scheduler.errors import JobImportError, LaunchError
+from tests.conftest import ROOT, eventually
+
+SCRIPT = """
+    from dataclasses import dataclass
+    from job_scheduler import Job, JobScheduler
+
+    @dataclass
+    class Point:
+        x: int
+
+    class Here(Job):
+        def process(self, point):
+            return Point(point.x + 1), __name__
+
+    if __name__ == "__main__":
+        scheduler = JobScheduler(jobs={"Here": Here}, start_method=START_METHOD)
+        run = scheduler.run("Here", point=Point(1))
+        run.wait()
+        assert run.error is None, run.error.traceback
+        print(run.result)
+"""
+
+
+@pytest.mark.parametrize("start_method", ["zygote", "spawn"])
+@pytest.mark.parametrize(("name", "module"), [("script.py", False), ("pack/age.py", True)])
+def test_a_class_in_the_program_itself(run_script, start_method, name, module):
+    code = SCRIPT.replace("START_METHOD", repr(start_method))
+    done = run_script(code, name=name, module=module)
+    assert done.stdout == "(Point(x=2), '__mp_main__')\n"
+    assert done.stderr == ""
+
+
+def test_a_package_run_by_its_main_module(run_script, tmp_path):
+    code = SCRIPT.replace("START_METHOD", "'zygote'")
+    run_script(code, name="package/__main__.py")
+    done = subprocess.run(
+        [sys.executable, "-m", "package"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.stdout == "(Point(x=2), '__mp_main__')\n", done.stderr
+
+
+def test_an_argument_of_a_class_in_the_program(run_script):
+    """The job is in a module, but its argument needs the script; also after a new start."""
+    run_script("""
+        import os, signal, enum
+        from job_scheduler import JobScheduler
+        from tests.sample_jobs import Echo
+
+        class Colour(enum.Enum):
+            RED = 1
+
+        if __name__ == "__main__":
+            scheduler = JobScheduler(jobs={"Echo": Echo})
+            scheduler.run("Echo").wait()
+            for _ in range(2):
+                run = scheduler.run("Echo", value=Colour.RED)
+                run.wait()
+                assert run.error is None, run.error.traceback
+                assert run.result is Colour.RED
+                os.kill(scheduler._dispatcher._launcher._line.pid, signal.SIGKILL)
+    """)
+
+
+def test_a_run_at_the_top_level_of_a_script_is_refused_with_what_to_do(run_script):
+    done = run_script(
+        """
+        from job_scheduler import Job, JobScheduler
+
+        class Here(Job):
+            def process(self):
+                pass
+
+        scheduler = JobScheduler(jobs={"Here": Here})
+        scheduler.run("Here")
+        """,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "run() was called while" in done.stderr
+    assert "if __name__ ==" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["-", "-c"])
+def test_a_class_in_a_session_is_refused_with_what_to_do(what, tmp_path):
+    code = """
+from job_scheduler import Job, JobScheduler
+class Here(Job):
+    def process(self): pass
+JobScheduler(jobs={"Here": Here}).run("Here")
+"""
+    done = subprocess.run(
+        [sys.executable, what, *([code] if what == "-c" else [])],
+        input=code if what == "-" else "",
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "interactive session" in done.stderr
+    assert "my_jobs.py" in done.stderr
+
+
+def test_a_session_can_run_jobs_of_modules():
+    code = """
+from job_scheduler import JobScheduler
+run = JobScheduler().run("TestJob", name="Session")
+run.wait()
+print(run.state)
+"""
+    done = subprocess.run(
+        [sys.executable, "-i", "-q"],
+        input=code,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert "Hello, Session!" in done.stdout
+    assert "completed" in done.stdout
+
+
+def test_a_module_that_fails_when_it_is_imported_elsewhere(run_script, tmp_path):
+    (tmp_path / "picky.py").write_text(
+        "import sys\n"
+        "from job_scheduler import Job\n"
+        "if 'picky_allowed' not in sys.modules:\n"
+        "    raise RuntimeError('only imported where it is allowed')\n"
+        "class Picky(Job):\n"
+        "    def process(self): pass\n"
+    )
+    done = run_script("""
+        import sys
+        sys.modules["picky_allowed"] = sys
+        from picky import Picky
+        from job_scheduler import JobScheduler
+        from job_scheduler.errors import JobImportError
+
+        scheduler = JobScheduler(jobs={"Picky": Picky})
+        try:
+            scheduler.run("Picky")
+        except JobImportError as error:
+            print(error)
+        scheduler.run("TestJob", name="still here").wait()
+    """)
+    assert "Picky cannot be imported in the launching process" in done.stdout
+    assert "only imported where it is allowed" in done.stdout
+    assert "Hello, still here!" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("ending", "said"),
+    [
+        ("os._exit(3)", "ended while it imported Deadly"),
+        ("sys.exit(3)", "SystemExit: 3"),
+        ("os.kill(os.getpid(), 11)", "ended while it imported Deadly"),
+    ],
+)
+def test_a_module_that_ends_the_process_that_imports_it(run_script, tmp_path, ending, said):
+    (tmp_path / "deadly.py").write_text(
+        "import os, sys\n"
+        "from job_scheduler import Job\n"
+        "class Deadly(Job):\n"
+        "    def process(self): pass\n"
+        f"if 'deadly_allowed' not in sys.modules: {ending}\n"
+    )
+    done = run_script("""
+        import sys
+        sys.modules["deadly_allowed"] = sys
+        from deadly import Deadly
+        from job_scheduler import JobScheduler
+        from job_scheduler.errors import JobImportError
+
+        scheduler = JobScheduler(jobs={"Deadly": Deadly})
+        try:
+            scheduler.run("Deadly")
+        except JobImportError as error:
+            print(error)
+        run = scheduler.run("TestJob", name="still here")
+        run.wait()
+    """)
+    assert said in done.stdout
+    assert "Hello, still here!" in done.stdout
+
+
+def test_a_module_that_never_ends_its_import(tmp_path, monkeypatch, make_scheduler):
+    (tmp_path / "endless.py").write_text(
+        "import sys, time\n"
+        "from job_scheduler import Job\n"
+        "class Endless(Job):\n"
+        "    def process(self): pass\n"
+        "if 'endless_allowed' not in sys.modules: time.sleep(60)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(sys.modules, "endless_allowed", sys)
+    import endless
+
+    scheduler = make_scheduler()
+    scheduler.run("Noop").wait()
+    object.__setattr__(scheduler._dispatcher._settings, "start_timeout", 0.3)
+    scheduler.jobs["Endless"] = endless.Endless
+    before = time.monotonic()
+    with pytest.raises(JobImportError, match=r"took more than 0\.3 s.*starts? a server"):
+        scheduler.run("Endless")
+    assert time.monotonic() - before < 20
+    object.__setattr__(scheduler._dispatcher._settings, "start_timeout", 60)
+    assert scheduler.run("Noop").wait(20)
+
+
+def test_an_initializer_that_fails(make_scheduler):
+    scheduler = make_scheduler(initializer="tests.sample_jobs:broken_initializer")
+    with pytest.raises(LaunchError, match=r"(?s)initializer failed.*this initializer is broken"):
+        scheduler.run("Noop")
+
+
+def test_the_zygote_has_path_folder_and_environment_of_the_first_run(run_script, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "late").mkdir()
+    (tmp_path / "late" / "late_jobs.py").write_text(
+        "import os\n"
+        "from job_scheduler import Job\n"
+        "class Where(Job):\n"
+        "    def process(self): return os.getcwd(), os.environ['LATE'], os.environ.get('LATER')\n"
+    )
+    done = run_script("""
+        import os, sys
+        from job_scheduler import JobScheduler
+        scheduler = JobScheduler()
+        sys.path.append("late")
+        from late_jobs import Where
+        scheduler.jobs["Where"] = Where
+        os.environ["LATE"] = "yes"
+        scheduler.run("TestJob").wait()
+        os.environ["LATER"] = "no"
+        os.chdir("elsewhere")
+        run = scheduler.run("Where")
+        run.wait()
+        print(run.result)
+    """)
+    assert f"('{tmp_path}', 'yes', None)" in done.stdout
+
+
+class TestThreadsInTheZygote:
+    """A module that starts a thread when it is imported makes forking unsafe."""
+
+    @pytest.fixture
+    def threaded(self, tmp_path, monkeypatch):
+        (tmp_path / "threaded.py").write_text(
+            "import threading\n"
+            "from job_scheduler import Job\n"
+            "threading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+            "class Threaded(Job):\n"
+            "    def process(self, value): return value, threading.active_count()\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        import threaded
+
+        yield threaded.Threaded
+        del sys.modules["threaded"]
+
+    def test_jobs_get_a_fresh_interpreter_each(self, make_scheduler, threaded, caplog):
+        scheduler = make_scheduler()
+        assert scheduler.run("Noop").wait(20)
+        scheduler.jobs["Threaded"] = threaded
+        runs = [scheduler.run("Threaded", value=n) for n in range(3)]
+        runs.append(scheduler.run("Echo", value="also"))
+        assert all(run.wait(30) for run in runs)
+        assert [run.result for run in runs] == [(0, 2), (1, 2), (2, 2), "also"]
+        said = [record for record in caplog.records if "started threads" in record.getMessage()]
+        assert len(said) == 1
+
+    def test_waiting_runs_are_moved(self, make_scheduler, threaded, gate):
+        scheduler = make_scheduler(max_processes=1)
+        first = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: first.pid)
+        waiting = [scheduler.run("Echo", value=b"x" * 100_000), scheduler.run("Echo", value=2)]
+        scheduler.jobs["Threaded"] = threaded
+        last = scheduler.run("Threaded", value=3)
+        assert all(run.wait(30) for run in (*waiting, last))
+        assert [run.result for run in waiting] == [b"x" * 100_000, 2]
+        assert last.result == (3, 2)
+        gate.open("done")
+        assert first.wait(20)
+        assert first.result == "done"
+
+
+class Nested:
+    class Inner(Job):
+        def process(self):
+            return "inner"
+
+
+def test_a_class_in_a_class():
+    with JobScheduler(jobs={"Inner": Nested.Inner}) as scheduler:
+        run = scheduler.run("Inner")
+    assert run.result == "inner"

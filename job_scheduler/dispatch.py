@@ -160,6 +160,11 @@ def open_launcher(settings: Settings, start_method: str | None) -> Launcher:
         from job_scheduler.launcher.client import ZygoteLauncher
 
         return ZygoteLauncher(settings)
+    if settings.on_parent_exit == "terminate":
+        raise InvalidOptionError(
+            "on_parent_exit='terminate' needs the zygote, which this platform or start_method "
+            "does not give: with a fresh interpreter per job, running jobs go on by themselves"
+        )
     from job_scheduler.launcher.spawn import SpawnLauncher
 
     return SpawnLauncher(settings)

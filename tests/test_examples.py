@@ -124,7 +124,7 @@ SILENT_SERVER = """\
 import socket
 server = socket.create_server(("127.0.0.1", 0))
 print(f"http://127.0.0.1:{server.getsockname()[1]}", flush=True)
-server.accept()[0].recv(1)
+connection, _ = server.accept()
 server.accept()
 """
 

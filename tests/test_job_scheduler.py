@@ -243,6 +243,11 @@ class TestOptions:
         with pytest.raises(ValueError, match=said):
             JobScheduler(**options)
 
+    def test_what_the_fallback_cannot_do_is_refused(self, make_scheduler):
+        scheduler = make_scheduler(start_method="spawn", on_parent_exit="terminate")
+        with pytest.raises(InvalidOptionError, match="needs the zygote"):
+            scheduler.run("Noop")
+
 
 class TestJobsOfThisProgram:
     def test_a_thread(self, scheduler):

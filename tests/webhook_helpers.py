@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -116,8 +117,9 @@ class Server:
         )
 
     def kill(self) -> None:
-        """Kill the server and its workers, which leaves them no chance to do anything."""
-        os.killpg(self.process.pid, signal.SIGKILL)
+        """Kill the server and its workers, if there are any left."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait()
 
     def stop(self) -> None:

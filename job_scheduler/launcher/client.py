@@ -97,9 +97,13 @@ class _Line:
         self.replies: queue.SimpleQueue[tuple[Any, bytes] | None] = queue.SimpleQueue()
         """Answers to LOAD; None once no more will come."""
 
-    def __del__(self) -> None:
+        _lines.add(self)
+
+    def close(self) -> None:
         self.control.close()
         self.reports.close()
+
+    __del__ = close
 
 
 class _Submission:
@@ -152,6 +156,7 @@ class ZygoteLauncher:
         self._lock = threading.RLock()  # a signal handler may call run() too
         self._line: _Line | None = None
         self._closed = False
+        self._held = False  # no run may pass by without the lock
         self._deaths = 0
         self._classes: dict[type[Job], int] = {}
         self._main_needed = False
@@ -212,7 +217,7 @@ class ZygoteLauncher:
         while True:
             line = self._line
             class_id = self._classes.get(job_class)
-            if line is None or class_id not in line.loaded or self._closed:
+            if line is None or class_id not in line.loaded or self._held:
                 self.prepare(job_class)
                 if self._fallback is not None:
                     return None
@@ -248,7 +253,7 @@ class ZygoteLauncher:
     def close(self) -> None:
         """Take no more runs; the zygote leaves when all it accepted have ended."""
         with self._lock:
-            self._closed = True
+            self._closed = self._held = True
             if self._line is not None:
                 self._tell(self._line, wire.CLOSE)
             if self._fallback is not None:
@@ -393,28 +398,29 @@ class ZygoteLauncher:
                 traceback.print_exc()
 
     def _take_report(self, line: _Line, report: Any, memory_file: int | None) -> None:
+        """Act on a report; one of a run whose ``submit`` was interrupted is of no interest."""
         try:
             payload = wire.payload_of(report[-1], memory_file)
         finally:
             if memory_file is not None and memory_file >= 0:
                 os.close(memory_file)
         kind = report[0]
+        run_id = report[1]
+        if kind in wire.OF_A_RUN and run_id not in self._running and run_id not in self._waiting:
+            return
         if kind == wire.STARTED:
             self._take_start(*report[1:-1])
         elif kind == wire.ENDED:
             self._take_end(payload, *report[1:-1])
         elif kind == wire.RESULT:
-            self._find(report[1]).load_result = functools.partial(wire.decode, payload)
+            self._running[report[1]].load_result = functools.partial(wire.decode, payload)
         elif kind == wire.FAILURE:
             message, text = wire.decode(payload)
-            self._find(report[1]).failure = RunError(report[2], message, text)
+            self._running[report[1]].failure = RunError(report[2], message, text)
         elif kind == wire.HANDED_BACK:
             self._move_to_fallback(wire.decode(payload))
         else:
             line.replies.put((report, payload))
-
-    def _find(self, run_id: str) -> _Submission:
-        return self._running.get(run_id) or self._waiting[run_id]
 
     def _take_start(self, run_id: str, pid: int, at: float) -> None:
         submission = self._waiting.pop(run_id)
@@ -476,7 +482,7 @@ class ZygoteLauncher:
             with contextlib.suppress(OSError):
                 line.control.shutdown(socket.SHUT_RDWR)  # from here on, sends fail
             line.buried = True
-            for submission in [s for s in self._running.values() if s.line is line]:
+            for submission in [s for s in tuple(self._running.values()) if s.line is line]:
                 del self._running[submission.run.id]
                 ending.lose(
                     submission.run,
@@ -495,7 +501,14 @@ class ZygoteLauncher:
                 self._submit_again(left)
 
     def _submit_again(self, submissions: list[_Submission]) -> None:
-        """Give runs that no child has announced to a new zygote, in their order."""
+        """Give runs that no child has announced to a new zygote, before any others."""
+        self._held = True
+        try:
+            self._submit_again_in_order(submissions)
+        finally:
+            self._held = self._closed
+
+    def _submit_again_in_order(self, submissions: list[_Submission]) -> None:
         self._deaths += 1
         try:
             if self._deaths > _MOST_DEATHS:
@@ -526,19 +539,14 @@ class ZygoteLauncher:
 
     def _abandon(self) -> None:
         """In a forked child: leave the zygote and the runs to the parent, whose they are."""
-        line = self._line
-        submissions = [*self._waiting.values(), *self._running.values()]
         self._lock = threading.RLock()  # a thread that is not here may have held it
         self._line = None
         self._fallback = None
-        self._closed = True
+        self._closed = self._held = True
+        for submission in (*self._waiting.values(), *self._running.values()):
+            submission.forget_packet()
         self._waiting.clear()
         self._running.clear()
-        for submission in submissions:
-            submission.forget_packet()
-        if line is not None:
-            line.control.close()
-            line.reports.close()
 
 
 def _start_zygote(settings: Settings) -> _Line:
@@ -643,6 +651,7 @@ def _send(line: _Line, packet: bytes, memory_file: int | None = None) -> None:
 
 
 _launchers: weakref.WeakSet[ZygoteLauncher] = weakref.WeakSet()
+_lines: weakref.WeakSet[_Line] = weakref.WeakSet()
 # Pickled references to classes of a script name it so when they come from a child.
 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
 
@@ -650,6 +659,8 @@ sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
 def _abandon_all() -> None:
     for launcher in tuple(_launchers):
         launcher._abandon()
+    for line in tuple(_lines):
+        line.close()
 
 
 os.register_at_fork(after_in_child=_abandon_all)

@@ -41,6 +41,8 @@ FAILURE = 17  # run_id, type, payload: message and traceback
 ENDED = 18  # run_id, wait status or None, reason, peak kB, CPU s, time, payload: stderr's tail
 HANDED_BACK = 19  # payload: the ids of the waiting runs that will not be started here
 
+OF_A_RUN = frozenset({STARTED, RESULT, FAILURE, ENDED})
+
 # Reasons in ENDED, when it was not the job that decided.
 CANCELLED = "cancelled"
 TIMEOUT = "timeout"

@@ -55,7 +55,6 @@ class Webhook:
             "STRIPE_WEBHOOK_SECRET": secret,
             "RECEIPTS_DIR": str(receipts),
             "PORT": "0",  # any that is free
-            "PYTHONUNBUFFERED": "",  # it would tear lines that are printed at the same time
         }
         self.process = subprocess.Popen(
             [sys.executable, str(Path(__file__).with_name("stripe_webhook.py"))],

@@ -42,10 +42,12 @@ def lookup(jobs: Mapping[str, Any], name: str) -> type[Job]:
 
 
 def _describe_unknown(name: object, jobs: Mapping[str, Any]) -> str:
+    if not isinstance(name, str):
+        return f"run() takes the name of a job, a string, not {name!r}"
     from difflib import get_close_matches
 
     known = [each for each in jobs if isinstance(each, str)]
-    near = get_close_matches(str(name), known, 1, 0.5)
+    near = get_close_matches(name, known, 1, 0.5)
     if near:
         return f"no job is registered as {name!r}; did you mean {near[0]!r}?"
     listed = ", ".join(map(repr, sorted(known)[:10])) or "none"

@@ -30,7 +30,9 @@ class PaymentSucceeded(Job):
             f"customer: {customer or '-'}\n"
             f"event:    {event_id}\n",
         )
-        print(f"receipt for {payment_id}: {money} (pid {os.getpid()})", flush=True)
+        # The end of the line is within the text, so that both are written at once: otherwise jobs
+        # that print at the same time may tear each other's lines under PYTHONUNBUFFERED.
+        print(f"receipt for {payment_id}: {money} (pid {os.getpid()})\n", end="", flush=True)
 
 
 def format_money(amount: int, currency: str) -> str:

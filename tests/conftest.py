@@ -67,10 +67,16 @@ class FifoGate:
         with open(self.path, "w") as file:
             file.write(text)
 
+    def release(self):
+        """Let go what still waits, so that a failed test leaves no process."""
+        os.close(os.open(self.path, os.O_RDWR | os.O_NONBLOCK))
+
 
 @pytest.fixture
 def gate(tmp_path):
-    return FifoGate(tmp_path / "gate")
+    gate = FifoGate(tmp_path / "gate")
+    yield gate
+    gate.release()
 
 
 @pytest.fixture

@@ -32,8 +32,9 @@ class TestLookup:
             lookup({}, "xyz")
 
     def test_a_name_that_is_no_string(self):
-        with pytest.raises(UnknownJobError, match=r"\['Echo'\]"):
-            lookup({"Echo": Echo}, ["Echo"])
+        for wrong in (["Echo"], Echo, None):
+            with pytest.raises(UnknownJobError, match="takes the name of a job, a string, not"):
+                lookup({"Echo": Echo}, wrong)
 
     @pytest.mark.parametrize(
         ("value", "hint"),

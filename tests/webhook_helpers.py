@@ -140,7 +140,7 @@ def environment(folder: Path, settings: Mapping[str, str] | None = None) -> dict
         "STRIPE_WEBHOOK_SECRET": f"{SECRET}, {OLD_SECRET}",
         "RECEIPTS_DIR": str(folder / "receipts"),
         "PORT": "0",
-        "PYTHONUNBUFFERED": "",  # it would tear lines that are printed at the same time
+        "PYTHONUNBUFFERED": "1",  # as in most containers; jobs' lines must not be torn by it
         "HOME": str(folder),  # gunicorn makes a socket there, or in the next one
         "XDG_RUNTIME_DIR": str(folder),
         **(settings or {}),

@@ -35,6 +35,8 @@ _FORK_RETRY = 0.05
 _FORK_PATIENCE = 10.0
 """Seconds for which it may refuse, with no child running, before the run fails."""
 
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+
 
 class Child:
     """A running process."""
@@ -482,6 +484,10 @@ def _freeze() -> None:
 
 
 def _explain(error: BaseException) -> str:
+    """The traceback of what failed, with only those frames that are not of this package."""
     import traceback
 
-    return "".join(traceback.format_exception(error))
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    lines = traceback.format_list(theirs) + traceback.format_exception_only(error)
+    return "".join(lines).rstrip()

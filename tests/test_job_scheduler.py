@@ -298,18 +298,18 @@ class TestJobsOfThisProgram:
 
     def test_the_program_waits_for_them_at_its_end(self, run_script):
         done = run_script("""
-            import asyncio, time
+            import asyncio, os, time
             from job_scheduler import Job, JobScheduler
 
             class InThread(Job):
                 def run(self):
                     time.sleep(0.2)
-                    print("thread done", flush=True)
+                    os.write(1, b"thread done\\n")
 
             class OnLoop(Job):
                 async def run(self):
                     await asyncio.sleep(0.2)
-                    print("coroutine done", flush=True)
+                    os.write(1, b"coroutine done\\n")
 
             scheduler = JobScheduler(jobs={"InThread": InThread, "OnLoop": OnLoop})
             scheduler.run("InThread")

@@ -8,21 +8,22 @@ leaves by ``os._exit``, because finalising the interpreter would cost more than 
 from __future__ import annotations
 
 import _socket
-import gc
-import marshal
 import os
 import sys
-import time
+from gc import enable as enable_gc
+from os import _exit, close, dup2, fork, getpid, setsid
+from sys import modules
+from time import time as now
 
 from job_scheduler.launcher import wire
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import signal as _signal
-    from collections.abc import Iterable
-    from typing import Any, NoReturn
+    from collections.abc import Callable, Iterable
+    from signal import SIG_SETMASK, pthread_sigmask
+    from typing import Any
 else:
-    import _signal
+    from _signal import SIG_SETMASK, pthread_sigmask
 
 _PF_EXITING = 0x4
 _LONGEST_TEXT = 64 * 1024
@@ -30,62 +31,103 @@ _OURS = "job_scheduler."
 
 
 class Assignment:
-    """What a child has to do, and for whom."""
+    """What a child has to do."""
 
-    __slots__ = ("job_class", "memory_file", "memory_limit", "name", "payload", "run_id")
+    __slots__ = (
+        "arguments",
+        "make",
+        "memory_file",
+        "memory_limit",
+        "name",
+        "payload",
+        "run_id",
+    )
 
     def __init__(
         self,
         run_id: str,
         name: str,
-        job_class: type,
+        make: Callable[[], Any],
         memory_limit: int | None,
         payload: bytes | None,
         memory_file: int | None,
     ) -> None:
         self.run_id = run_id
         self.name = name
-        self.job_class = job_class
+        self.make = make
         self.memory_limit = memory_limit
         self.payload = payload
         self.memory_file = memory_file
+        self.arguments: dict[str, Any] | None = None
+        """The arguments, if they could be decoded ahead; else they are in the payload."""
 
 
-def live(
+def fork_child(  # noqa: C901  # see its docstring
     assignment: Assignment,
     reports: _socket.socket,
     stderr: int,
     foreign_descriptors: Iterable[int],
     zygote_pid: int,
-) -> NoReturn:
-    """Be the child from right after the fork to the end; never returns."""
+) -> int:
+    """Fork a child for the job; the zygote gets its pid, and in the child this never returns.
+
+    It is one long function on purpose. After a fork each page that is written to is copied, at
+    2 µs, and to call a function or to look at an object writes its reference count: with one
+    small function per step the child would copy twice as many. What it needs is fetched before.
+    """
+    run_id, name, make = assignment.run_id, assignment.name, assignment.make
+    memory_limit, arguments = assignment.memory_limit, assignment.arguments
+    announcement = wire.announcement(run_id, now())
+    send = reports.send
+    _naming.name = name
+    pid = fork()
+    if pid:
+        return pid
     code = 1
     try:
-        os.setsid()
-        os.dup2(stderr, 2)
-        os.close(stderr)
+        setsid()
+        dup2(stderr, 2)
+        close(stderr)
         for descriptor in foreign_descriptors:
-            os.close(descriptor)
-        _signal.set_wakeup_fd(-1)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+            close(descriptor)
         # The zygote blocks signals, so one sent to this process meanwhile is delivered here.
-        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-        packet = marshal.dumps((wire.STARTED, assignment.run_id, os.getpid(), time.time(), b""))
+        pthread_sigmask(SIG_SETMASK, ())
         try:
-            reports.send(packet)
+            send(announcement + getpid().to_bytes(4, "little"))
         except OSError:
             # Nobody listens. If the zygote lives, the program has died, and the job is to be
             # done. If not, the program has closed this zygote's books and gives the job to the
             # next one: it must not run here.
             if not _lives(zygote_pid):
-                os._exit(0)
-        gc.enable()
-        code = _work(assignment, reports)
+                _exit(0)
+        enable_gc()
+        if "multiprocessing.process" in modules:
+            _naming.apply(modules["multiprocessing.process"])
+        if memory_limit is not None:
+            limit_memory(memory_limit)
+        try:
+            if arguments is None:
+                arguments = _decode_arguments(assignment)
+            result = make().process(**arguments)
+            if result is not None:
+                result = _await(result)
+        except BaseException as error:
+            code = _fail(assignment, reports, error)
+        else:
+            if "threading" in modules:
+                _settle_threads_and_children()
+            if result is not None:
+                _report(reports, wire.RESULT, run_id, payload=encode_result(name, result))
+            code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        _flush()
-        os._exit(code)
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        except BaseException:
+            _flush()
+        _exit(code)
 
 
 def _lives(zygote_pid: int) -> bool:
@@ -101,44 +143,37 @@ def _lives(zygote_pid: int) -> bool:
     return not flags & _PF_EXITING
 
 
-def _work(assignment: Assignment, reports: _socket.socket) -> int:
-    """Run the job and report what came of it; returns the exit code."""
-    name_process(assignment.name)
-    if assignment.memory_limit is not None:
-        limit_memory(assignment.memory_limit)
-    try:
-        result = _call(assignment)
-    except SystemExit as exit_request:
-        _settle_threads_and_children()
-        return _exit_code(exit_request)
-    except BaseException as error:
-        if assignment.memory_limit is not None:
-            lift_memory_limit()
-        _settle_threads_and_children()
-        _report_failure(assignment, reports, error)
-        return 1
-    _settle_threads_and_children()
-    if result is not None:
-        payload = encode_result(assignment.name, result)
-        _report(reports, wire.RESULT, assignment.run_id, payload=payload)
-    return 0
-
-
-def _call(assignment: Assignment) -> Any:
+def _decode_arguments(assignment: Assignment) -> dict[str, Any]:
     data = wire.payload_of(assignment.payload, assignment.memory_file)
     if assignment.memory_file is not None:
-        os.close(assignment.memory_file)
-    return call_process(assignment.job_class, wire.decode(data))
+        close(assignment.memory_file)
+    arguments: dict[str, Any] = wire.decode(data)
+    return arguments
+
+
+def _await(result: Any) -> Any:
+    """What the job returned; if that is a coroutine, what this returns."""
+    if type(result).__name__ != "coroutine":
+        return result
+    import asyncio
+
+    return asyncio.run(result)
+
+
+def _fail(assignment: Assignment, reports: _socket.socket, error: BaseException) -> int:
+    """Report what the job has raised; returns the exit code."""
+    if assignment.memory_limit is not None:
+        lift_memory_limit()
+    _settle_threads_and_children()
+    if isinstance(error, SystemExit):
+        return _exit_code(error)
+    _report_failure(assignment, reports, error)
+    return 1
 
 
 def call_process(job_class: Any, arguments: dict[str, Any]) -> Any:
     """Run the job in this process: a fresh object, ``process``, and its coroutine if it is one."""
-    result = job_class().process(**arguments)
-    if type(result).__name__ == "coroutine":
-        import asyncio
-
-        result = asyncio.run(result)
-    return result
+    return _await(job_class().process(**arguments))
 
 
 def describe_failure(error: BaseException, memory_limit: int | None) -> tuple[str, str, str]:
@@ -196,32 +231,17 @@ def _report(reports: _socket.socket, *header: Any, payload: bytes) -> bool:
     return True
 
 
-def name_process(name: str) -> None:
-    """Make ``multiprocessing.current_process().name`` the job's, at no cost if unused."""
-    process = sys.modules.get("multiprocessing.process")
-    if process is None:
-        sys.meta_path.insert(0, _NamingFinder(name))
-    else:
-        _name_current(process, name)
+class _Naming:
+    """Makes ``multiprocessing.current_process().name`` the job's, whenever that is imported.
 
+    It stands in the zygote's ``sys.meta_path``, imports ``multiprocessing.process`` as usual,
+    and then names the current process. Jobs that never import it do not pay for it.
+    """
 
-def _name_current(process: Any, name: str) -> None:
-    process.current_process()._name = name
-    process._children.clear()
-    util = sys.modules.get("multiprocessing.util")
-    if util is not None:  # as multiprocessing does in each child that it forks
-        util._finalizer_registry.clear()
-        util._run_after_forkers()
-
-
-class _NamingFinder:
-    """Imports ``multiprocessing.process`` as usual, then names the current process."""
-
-    def __init__(self, name: str) -> None:
-        self._name = name
+    name = ""
 
     def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
-        if fullname != "multiprocessing.process":
+        if fullname != "multiprocessing.process" or not self.name:
             return None
         sys.meta_path.remove(self)
         from importlib.util import find_spec
@@ -230,12 +250,28 @@ class _NamingFinder:
         loader: Any = spec.loader if spec else None
         execute = loader.exec_module
 
-        def execute_and_name(module: Any) -> None:
+        def execute_and_apply(module: Any) -> None:
             execute(module)
-            _name_current(module, self._name)
+            self.apply(module)
 
-        loader.exec_module = execute_and_name
+        loader.exec_module = execute_and_apply
         return spec
+
+    def apply(self, process: Any) -> None:
+        process.current_process()._name = self.name
+        process._children.clear()
+        util = modules.get("multiprocessing.util")
+        if util is not None:  # as multiprocessing does in each child that it forks
+            util._finalizer_registry.clear()
+            util._run_after_forkers()
+
+
+_naming = _Naming()
+
+
+def install_naming() -> None:
+    """Prepare the zygote for jobs that import ``multiprocessing``."""
+    sys.meta_path.insert(0, _naming)
 
 
 def limit_memory(limit: int) -> None:
@@ -281,6 +317,7 @@ def _print_exception() -> None:
 
 
 def _flush() -> None:
+    """Flush each stream that can be, whatever the job has done to the other."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -59,10 +59,16 @@ import _socket, marshal
 control = _socket.socket(fileno=int(sys.argv[2]))
 settings = marshal.loads(control.recv(1 << 20))
 sys.path[:] = settings["path"]
+if not settings["bind_now"]:
+    del os.environ["LD_BIND_NOW"]
 from job_scheduler.launcher.zygote import main
 main(control, settings, int(sys.argv[3]), int(sys.argv[4]))
 """
-"""What the zygote's interpreter runs. It forks at once, so that it is nobody's child."""
+"""What the zygote's interpreter runs. It forks at once, so that it is nobody's child.
+
+It was started with ``LD_BIND_NOW``: symbols bound later would be bound, and their pages copied,
+in each child anew. The jobs do not inherit that setting.
+"""
 
 _SEND_PATIENCE: Final = 10.0
 """Seconds for which a zygote may take no requests before ``submit`` gives up."""
@@ -399,18 +405,18 @@ class ZygoteLauncher:
 
     def _take_report(self, line: _Line, report: Any, memory_file: int | None) -> None:
         """Act on a report; one of a run whose ``submit`` was interrupted is of no interest."""
+        kind, run_id = report[:2]
+        if kind == wire.STARTED:
+            self._take_start(*report[1:])
+            return
         try:
             payload = wire.payload_of(report[-1], memory_file)
         finally:
             if memory_file is not None and memory_file >= 0:
                 os.close(memory_file)
-        kind = report[0]
-        run_id = report[1]
         if kind in wire.OF_A_RUN and run_id not in self._running and run_id not in self._waiting:
             return
-        if kind == wire.STARTED:
-            self._take_start(*report[1:-1])
-        elif kind == wire.ENDED:
+        if kind == wire.ENDED:
             self._take_end(payload, *report[1:-1])
         elif kind == wire.RESULT:
             self._running[report[1]].load_result = functools.partial(wire.decode, payload)
@@ -422,8 +428,10 @@ class ZygoteLauncher:
         else:
             line.replies.put((report, payload))
 
-    def _take_start(self, run_id: str, pid: int, at: float) -> None:
-        submission = self._waiting.pop(run_id)
+    def _take_start(self, run_id: str, at: float, pid: int) -> None:
+        submission = self._waiting.pop(run_id, None)
+        if submission is None:
+            return
         submission.forget_packet()
         self._running[run_id] = submission
         self._deaths = 0
@@ -563,6 +571,7 @@ def _start_zygote(settings: Settings) -> _Line:
         process = subprocess.Popen(
             [sys.executable, *flags, "-c", _BOOT, "job_scheduler-zygote", *map(str, ends)],
             stdin=subprocess.DEVNULL,
+            env={**os.environ, "LD_BIND_NOW": "1"},
             pass_fds=[end for end in ends if end >= 0],
         )
     except OSError as error:
@@ -594,6 +603,7 @@ def _own_pidfd() -> int:
 def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
     return {
         "path": [os.path.abspath(p) if os.path.exists(p or ".") else p for p in sys.path],
+        "bind_now": "LD_BIND_NOW" in os.environ,
         "max_processes": settings.max_processes,
         "grace": settings.grace,
         "initializer": settings.initializer,

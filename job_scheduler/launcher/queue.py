@@ -7,6 +7,8 @@ import os
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections import OrderedDict
+    from collections.abc import Callable
+    from typing import Any
 
     from job_scheduler.launcher.child import Assignment
 else:
@@ -16,10 +18,13 @@ else:
 class JobClass:
     """A class that jobs are made of, with its limits and its waiting runs, oldest first."""
 
-    __slots__ = ("job_class", "max_running", "memory_limit", "running", "waiting")
+    __slots__ = ("make", "max_running", "memory_limit", "running", "waiting")
 
-    def __init__(self, job_class: type, max_running: int | None, memory_limit: int | None) -> None:
-        self.job_class = job_class
+    def __init__(
+        self, make: Callable[[], Any], max_running: int | None, memory_limit: int | None
+    ) -> None:
+        self.make = make
+        """Makes a job: the class, or what does the same sooner."""
         self.max_running = max_running
         self.memory_limit = memory_limit
         self.running = 0

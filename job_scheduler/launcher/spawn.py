@@ -118,7 +118,8 @@ class SpawnLauncher:
         self._lock = threading.RLock()
         self._closed = False
         self._queue = Queue()
-        self._classes: dict[type[Job], tuple[JobClass, str, str]] = {}
+        self._classes: dict[type[Job], JobClass] = {}
+        self._names: dict[JobClass, tuple[str, str]] = {}
         self._runs: dict[str, Run] = {}
         self._watched: dict[str, _Watched] = {}
         self._threads = 0
@@ -134,7 +135,8 @@ class SpawnLauncher:
             if job_class not in self._classes:
                 module, qualname, _ = reference(job_class)
                 known = JobClass(job_class, job_class.max_running, job_class.memory_limit)
-                self._classes[job_class] = known, module, qualname
+                self._classes[job_class] = known
+                self._names[known] = module, qualname
                 self._queue.add_class(len(self._classes), known)
 
     def submit(
@@ -154,7 +156,7 @@ class SpawnLauncher:
         run._owner = self
         with self._lock:
             self.prepare(job_class)
-            known, _, _ = self._classes[job_class]
+            known = self._classes[job_class]
             assignment = Assignment(run.id, run.name, job_class, known.memory_limit, payload, None)
             self._runs[run.id] = run
             self._queue.add(Waiting(assignment, known, timeout))
@@ -235,14 +237,14 @@ class SpawnLauncher:
         context = multiprocessing.get_context("spawn")
         reports, its_reports = context.Pipe(duplex=False)
         stderr, its_stderr = context.Pipe(duplex=False) if _POSIX else (None, None)
-        known, module, qualname = self._classes[waiting.of.job_class]
+        module, qualname = self._names[waiting.of]
         process = context.Process(
             target=spawned.work,
             name=run.name,
             args=(
                 module,
                 qualname,
-                known.memory_limit,
+                waiting.of.memory_limit,
                 self._settings.initializer,
                 waiting.assignment.payload,
                 its_reports,

@@ -35,13 +35,13 @@ READY = 11  # pid of the zygote, number of Python threads in it
 BROKEN = 12  # payload: why the zygote could not be prepared
 LOADED = 13  # number of Python threads in the zygote
 REFUSED = 14  # payload: why the import failed
-STARTED = 15  # run_id, pid, time: sent by the child before any code of the user's
+STARTED = 15  # run_id, time, pid: sent by the child before any code of the user's; no payload
 RESULT = 16  # run_id, payload: the return value
 FAILURE = 17  # run_id, type, payload: message and traceback
 ENDED = 18  # run_id, wait status or None, reason, peak kB, CPU s, time, payload: stderr's tail
 HANDED_BACK = 19  # payload: the ids of the waiting runs that will not be started here
 
-OF_A_RUN = frozenset({STARTED, RESULT, FAILURE, ENDED})
+OF_A_RUN = frozenset({RESULT, FAILURE, ENDED})
 
 # Reasons in ENDED, when it was not the job that decided.
 CANCELLED = "cancelled"
@@ -79,6 +79,11 @@ def decode(data: bytes) -> Any:
     import pickle
 
     return pickle.loads(body)
+
+
+def decode_ahead(data: bytes | None) -> Any:
+    """The value, if decoding it runs no code of the user's; else None."""
+    return marshal.loads(data[1:]) if data is not None and data[:1] == _MARSHAL else None
 
 
 def refers_to_main(data: bytes) -> bool:
@@ -122,6 +127,15 @@ def pack(*header: Any, payload: bytes = b"") -> tuple[bytes, int | None]:
     except BaseException:
         os.close(memory_file)
         raise
+
+
+def announcement(run_id: str, at: float) -> bytes:
+    """STARTED but for the sender's pid, which the child adds as its last four bytes.
+
+    ``marshal`` writes an integer so, little-endian; the rest is made before the fork, where it
+    costs less.
+    """
+    return marshal.dumps((STARTED, run_id, at, 0), 2)[:-4]
 
 
 def send(

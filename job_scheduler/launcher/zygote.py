@@ -14,6 +14,7 @@ import os
 import select
 import time
 
+from job_scheduler.job import Job
 from job_scheduler.launcher import child, main_module, wire
 from job_scheduler.launcher.outbox import Outbox
 from job_scheduler.launcher.queue import JobClass, Queue, Waiting
@@ -22,12 +23,18 @@ from job_scheduler.launcher.stderr import READ_SIZE, Sink, Tail
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
+    from functools import partial
     from typing import Any
 else:
     import _signal
+    from _functools import partial
 
 _REQUESTS_PER_TURN = 64
 """Requests taken before the children are looked at again."""
+
+_STARTS_PER_TURN = 8
+"""Jobs started before requests are looked at again."""
 
 _FORK_RETRY = 0.05
 """Seconds after which a fork that the system refused is tried again."""
@@ -64,6 +71,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     or -1 where the kernel has none.
     """
     gc.disable()
+    child.install_naming()
     # TERM and its like end the program and the jobs; the zygote is there to see and report it.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP))
     zygote = Zygote(control, _socket.socket(fileno=reports), caller, settings)
@@ -93,6 +101,7 @@ class Zygote:
         self._by_run: dict[str, Child] = {}
         self._by_stderr: dict[int, Child] = {}
         self._timed: dict[int, Child] = {}  # by pid: those with a deadline
+        self._stopping = 0  # how many are being stopped
         self._outbox = Outbox(reports)
         self._sink = Sink(2)
         self._retired = False  # not to fork any more: runs are handed back
@@ -102,6 +111,7 @@ class Zygote:
         self._next_fork: float | None = None
         self._pid = os.getpid()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._buffers = [memoryview(bytearray(READ_SIZE))]  # a list, as readv wants it
         self._poll = select.poll()
         self._watched: set[int] = set()
         own = (control.fileno(), self._wake_read, self._wake_write, caller, self._sink.own)
@@ -125,8 +135,7 @@ class Zygote:
 
     def serve(self) -> None:
         """Loop until no run can come and every accepted one has ended."""
-        _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        _signal.signal(_signal.SIGCHLD, _ignore)
+        self._catch_sigchld()
         for descriptor in (self._control_descriptor, self._wake_read, self._caller):
             self._watch(descriptor, select.POLLIN, descriptor >= 0)
         while not (self._closing or self._orphaned) or self._queue.ready or self._children:
@@ -135,7 +144,7 @@ class Zygote:
         self._sink.finish()
 
     def _turn(self) -> None:
-        """Take what has happened, then start at most one job, so that requests never pile up.
+        """Take what has happened, then start a few jobs.
 
         Whatever is called here between two forks costs a copied page or two, at 2 µs each: so
         what has nothing to do is not called.
@@ -144,7 +153,7 @@ class Zygote:
             if descriptor in self._by_stderr:
                 self._read_stderr(self._by_stderr[descriptor], event)
             elif descriptor == self._wake_read:
-                os.read(descriptor, 4096)
+                os.readv(descriptor, self._buffers)
                 self._reap()
             elif descriptor == self._control_descriptor:
                 self._receive()
@@ -153,7 +162,7 @@ class Zygote:
         if self._timed:
             self._enforce_deadlines()
         if self._queue.ready and len(self._children) < self._max_processes:
-            self._start_next()
+            self._start_some()
         if self._outbox.waiting:
             self._flush_outbox()
         if self._sink.pending or self._sink.watched:
@@ -228,7 +237,7 @@ class Zygote:
         except BaseException as error:
             self._outbox.add(wire.REFUSED, payload=wire.encode(_explain(error)))
             return
-        self._queue.add_class(class_id, JobClass(job_class, max_running, memory_limit))
+        self._queue.add_class(class_id, JobClass(_maker_of(job_class), max_running, memory_limit))
         _freeze()
         self._outbox.add(wire.LOADED, _thread._count())
 
@@ -252,9 +261,7 @@ class Zygote:
         payload: bytes | None,
     ) -> None:
         of = self._queue.job_class(class_id)
-        assignment = child.Assignment(
-            run_id, name, of.job_class, of.memory_limit, payload, memory_file
-        )
+        assignment = child.Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
         self._queue.add(Waiting(assignment, of, timeout))
         if self._retired:
             self._hand_back()
@@ -292,17 +299,34 @@ class Zygote:
 
     # Starting
 
-    def _start_next(self) -> None:
+    def _start_some(self) -> None:
+        """Start a few jobs in a row: what the zygote touches between two forks is copied.
+
+        SIGCHLD is at its default meanwhile, so that the children need not see to that.
+        """
         if self._next_fork is not None and time.monotonic() < self._next_fork:
             return
-        waiting = self._queue.next()
-        try:
-            self._fork(waiting)
-        except OSError as error:
-            self._endure_refusal(waiting, error)
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        for _ in range(min(_STARTS_PER_TURN, self._max_processes - len(self._children))):
+            if not self._queue.ready:
+                break
+            waiting = self._queue.next()
+            try:
+                self._fork(waiting)
+            except OSError as error:
+                self._endure_refusal(waiting, error)
+                break
+        self._catch_sigchld()
+        self._reap()
+
+    def _catch_sigchld(self) -> None:
+        _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, _ignore)
 
     def _fork(self, waiting: Waiting) -> None:
         assignment = waiting.assignment
+        assignment.arguments = wire.decode_ahead(assignment.payload)
         read_end, write_end = os.pipe()
         foreign = [read_end, *self._by_stderr, *self._own_descriptors]
         if self._queue.memory_files:
@@ -311,13 +335,11 @@ class Zygote:
         # nothing: a collection would write to, and so copy, every page it looks at.
         gc.freeze()
         try:
-            pid = os.fork()
+            pid = child.fork_child(assignment, self._reports, write_end, foreign, self._pid)
         except BaseException:
             os.close(read_end)
             os.close(write_end)
             raise
-        if pid == 0:
-            child.live(assignment, self._reports, write_end, foreign, self._pid)
         os.close(write_end)
         os.set_blocking(read_end, False)
         self._queue.close_memory_file(waiting)
@@ -355,6 +377,7 @@ class Zygote:
         if running.reason:
             return
         running.reason = reason
+        self._stopping += 1
         self._set_deadline(running, self._grace)
         _signal_group(running.pid, _signal.SIGTERM)
 
@@ -379,17 +402,20 @@ class Zygote:
         The group of a job that was stopped is killed while its leader is still a zombie, so
         that the group's id cannot have been given to anyone else.
         """
-        while True:
-            try:
+        while self._children:
+            any_or_one = -1
+            if self._stopping:
                 ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-            except ChildProcessError:
+                if ended is None:
+                    return
+                any_or_one = ended.si_pid
+                stopped = self._children.get(any_or_one)
+                if stopped is not None and stopped.reason:
+                    _signal_group(any_or_one, _signal.SIGKILL)
+            pid, status, usage = os.wait4(any_or_one, os.WNOHANG)
+            if not pid:
                 return
-            if ended is None:
-                return
-            gone = self._children.get(ended.si_pid)
-            if gone is not None and gone.reason:
-                _signal_group(gone.pid, _signal.SIGKILL)
-            _, status, usage = os.wait4(ended.si_pid, 0)
+            gone = self._children.get(pid)
             if gone is not None:
                 self._bury(gone, status, usage)
 
@@ -400,6 +426,8 @@ class Zygote:
         os.close(gone.stderr)
         del self._children[gone.pid], self._by_run[gone.run_id], self._by_stderr[gone.stderr]
         self._timed.pop(gone.pid, None)
+        if gone.reason:
+            self._stopping -= 1
         self._queue.one_ended(gone.of)
         self._report_ended(
             gone.run_id,
@@ -431,10 +459,11 @@ class Zygote:
     def _read_stderr(self, running: Child, event: int) -> None:
         if event & select.POLLIN:
             try:
-                data = os.read(running.stderr, READ_SIZE)
+                size = os.readv(running.stderr, self._buffers)
             except BlockingIOError:
                 return
-            if data:
+            if size:
+                data = bytes(self._buffers[0][:size])
                 if running.tail is None:
                     running.tail = Tail()
                 running.tail.add(data)
@@ -465,6 +494,22 @@ class Zygote:
 
 def _ignore(*_: object) -> None:
     """Make SIGCHLD interrupt poll by way of the wake-up descriptor, and do nothing else."""
+
+
+def _maker_of(job_class: Any) -> Callable[[], Any]:
+    """The class, or for one without a constructor of its own what makes the same object sooner.
+
+    ``Job`` has one in Python, which does nothing for a job that is made without arguments, and
+    which each child would copy pages to run.
+    """
+    if job_class.__new__ is Job.__new__ and job_class.__init__ is Job.__init__:
+        make = partial(object.__new__, job_class)
+        try:
+            make()
+        except TypeError:  # its layout is that of another built-in type
+            return job_class
+        return make
+    return job_class
 
 
 def _signal_group(pid: int, number: int) -> None:

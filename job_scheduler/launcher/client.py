@@ -283,7 +283,8 @@ class ZygoteLauncher:
             ) from error
 
     def _request(self, run: Run, *request: Any) -> None:
-        submission = self._running.get(run.id) or self._waiting.get(run.id)
+        # In this order: a run that starts meanwhile is among the running before it leaves here.
+        submission = self._waiting.get(run.id) or self._running.get(run.id)
         if submission is not None and submission.line is not None:
             self._tell(submission.line, *request)
 
@@ -385,7 +386,8 @@ class ZygoteLauncher:
         while not gone:
             gone = any(descriptor == line.control.fileno() for descriptor, _ in poll.poll())
             self._read_reports(line)
-        line.reports.shutdown(socket.SHUT_RD)
+        with contextlib.suppress(OSError):  # the program has closed it under us
+            line.reports.shutdown(socket.SHUT_RD)
         self._read_reports(line)
         line.replies.put(None)
         self._bury(line)
@@ -394,7 +396,7 @@ class ZygoteLauncher:
         while True:
             try:
                 received = wire.receive(line.reports)
-            except BlockingIOError:
+            except OSError:  # none is there, or the socket is not
                 return
             if received is None:
                 return
@@ -429,11 +431,12 @@ class ZygoteLauncher:
             line.replies.put((report, payload))
 
     def _take_start(self, run_id: str, at: float, pid: int) -> None:
-        submission = self._waiting.pop(run_id, None)
+        submission = self._waiting.get(run_id)
         if submission is None:
             return
         submission.forget_packet()
         self._running[run_id] = submission
+        self._waiting.pop(run_id, None)
         self._deaths = 0
         submission.run._started(pid, at)
 

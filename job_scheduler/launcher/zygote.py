@@ -496,13 +496,14 @@ def _ignore(*_: object) -> None:
     """Make SIGCHLD interrupt poll by way of the wake-up descriptor, and do nothing else."""
 
 
-def _maker_of(job_class: Any) -> Callable[[], Any]:
+def _maker_of(job_class: type) -> Callable[[], Any]:
     """The class, or for one without a constructor of its own what makes the same object sooner.
 
     ``Job`` has one in Python, which does nothing for a job that is made without arguments, and
     which each child would copy pages to run.
     """
-    if job_class.__new__ is Job.__new__ and job_class.__init__ is Job.__init__:
+    constructor: tuple[Any, Any] = (job_class.__new__, job_class.__init__)  # type: ignore[misc]
+    if constructor == (Job.__new__, Job.__init__):
         make = partial(object.__new__, job_class)
         try:
             make()

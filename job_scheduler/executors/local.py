@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from job_scheduler.launcher.child import describe_failure
 from job_scheduler.launcher.ending import Facts
+from job_scheduler.launcher.work import describe_failure
 from job_scheduler.run import RunError
 
 if TYPE_CHECKING:

@@ -14,17 +14,22 @@ fresh interpreter per job costs 15 ms and more. So the program starts one small 
                   <── reports: ENDED ──┘
 
 =================  ==============================================================
-``wire``           the messages, and how values travel
 ``client``         the program's side: starts, feeds and if need be replaces a zygote
-``zygote``         the single-threaded loop: queue, limits, deadlines, stderr, reaping
-``child``          what a forked child does
+``zygote``         the single-threaded loop: limits, deadlines, stderr, reaping
+``child``          the fork, and what a forked child does
+``work``           running one job's code, wherever its process came from
+``queue``          the order of the waiting runs, within the limits of their classes
+``outbox``         reports on their way to a program that may be slow or gone
+``stderr``         the jobs' stderr: its tail, and passing it on without blocking
+``naming``         ``multiprocessing.current_process().name``
 ``main_module``    finding and importing job classes, also those of a script
-``spawn``          the fallback: a clean interpreter per job, where fork is no choice
+``wire``           the messages, and how values travel
+``spawn``          the fallback: a clean interpreter per job (in it: ``spawned``)
 ``ending``         from an exit status to the outcome of a run
 ``process``        the ``multiprocessing.Process`` face of a run
 =================  ==============================================================
 
-``wire``, ``zygote``, ``child`` and ``main_module`` are loaded by the zygote. They import
-modules written in C only (``tests/test_architecture.py`` holds the list): each megabyte that
+What ``zygote`` needs of these is loaded into every job's process. It imports modules written
+in C only (``tests/test_architecture.py`` holds the list): each megabyte that
 the zygote holds costs every job 16 µs at its fork and 16 µs at its exit.
 """

@@ -68,7 +68,8 @@ class _Popen:
         self._launcher.signal(self._run, signal.SIGTERM)
 
     def kill(self) -> None:
-        self._launcher.signal(self._run, signal.SIGKILL)
+        # Windows has one way only to end a process.
+        self._launcher.signal(self._run, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def open_sentinel(self) -> int:
         self._sentinel_ends = os.pipe()

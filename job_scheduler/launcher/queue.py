@@ -9,10 +9,40 @@ if TYPE_CHECKING:
     from collections import OrderedDict
     from collections.abc import Callable
     from typing import Any
-
-    from job_scheduler.launcher.child import Assignment
 else:
     from _collections import OrderedDict
+
+
+class Assignment:
+    """What a child has to do."""
+
+    __slots__ = (
+        "arguments",
+        "make",
+        "memory_file",
+        "memory_limit",
+        "name",
+        "payload",
+        "run_id",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        name: str,
+        make: Callable[[], Any],
+        memory_limit: int | None,
+        payload: bytes | None,
+        memory_file: int | None,
+    ) -> None:
+        self.run_id = run_id
+        self.name = name
+        self.make = make
+        self.memory_limit = memory_limit
+        self.payload = payload
+        self.memory_file = memory_file
+        self.arguments: dict[str, Any] | None = None
+        """The arguments, if they could be decoded ahead; else they are in the payload."""
 
 
 class JobClass:

@@ -26,8 +26,7 @@ from typing import TYPE_CHECKING, Any
 from job_scheduler.errors import QueueFullError, ShutdownError
 from job_scheduler.launcher import ending, spawned, wire
 from job_scheduler.launcher.base import Settings, encode_arguments, reference, wait_at_exit
-from job_scheduler.launcher.child import Assignment
-from job_scheduler.launcher.queue import JobClass, Queue, Waiting
+from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Tail
 from job_scheduler.run import Run, RunError
 
@@ -239,7 +238,7 @@ class SpawnLauncher:
         stderr, its_stderr = context.Pipe(duplex=False) if _POSIX else (None, None)
         module, qualname = self._names[waiting.of]
         process = context.Process(
-            target=spawned.work,
+            target=spawned.live,
             name=run.name,
             args=(
                 module,

@@ -7,13 +7,13 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from job_scheduler.launcher import child, main_module, wire
+from job_scheduler.launcher import main_module, wire, work
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 
-def work(
+def live(
     module: str,
     qualname: str,
     memory_limit: int | None,
@@ -30,22 +30,22 @@ def work(
         stderr.close()
     _report(reports, wire.STARTED, os.getpid(), time.time())
     if memory_limit is not None and sys.platform != "win32":
-        child.limit_memory(memory_limit)
+        work.limit_memory(memory_limit)
     try:
         if initializer is not None:
             main_module.call_by_name(initializer)
         job_class = _find_class(module, qualname)
-        result = child.call_process(job_class, wire.decode(payload))
+        result = work.call_process(job_class, wire.decode(payload))
     except SystemExit:
         raise
     except BaseException as error:
         if memory_limit is not None and sys.platform != "win32":
-            child.lift_memory_limit()
-        name, message, text = child.describe_failure(error, memory_limit)
+            work.lift_memory_limit()
+        name, message, text = work.describe_failure(error, memory_limit)
         if not _report(reports, wire.FAILURE, name, message, text, *_usage()):
             print(text, file=sys.stderr)
         sys.exit(1)
-    data = b"" if result is None else child.encode_result(qualname, result)
+    data = b"" if result is None else work.encode_result(qualname, result)
     _report(reports, wire.RESULT, data, *_usage())
 
 

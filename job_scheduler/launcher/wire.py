@@ -53,7 +53,6 @@ INLINE_LIMIT = 32 * 1024
 
 _PACKET_LIMIT = INLINE_LIMIT + 16 * 1024
 _FD_SIZE = 4
-_FD_SPACE = _socket.CMSG_SPACE(_FD_SIZE)
 
 _MARSHAL = b"m"
 _PICKLE = b"p"
@@ -156,7 +155,7 @@ def receive(socket: _socket.socket) -> tuple[Any, int | None] | None:
     packet is -1 when it was sent but this process had no descriptor free for it.
     """
     packet, ancillary, flags, _ = socket.recvmsg(
-        _PACKET_LIMIT, _FD_SPACE, _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
+        _PACKET_LIMIT, _socket.CMSG_SPACE(_FD_SIZE), _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
     )
     if not packet:
         return None

@@ -16,8 +16,9 @@ import time
 
 from job_scheduler.job import Job
 from job_scheduler.launcher import child, main_module, wire
+from job_scheduler.launcher.naming import NAMING
 from job_scheduler.launcher.outbox import Outbox
-from job_scheduler.launcher.queue import JobClass, Queue, Waiting
+from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Sink, Tail
 
 TYPE_CHECKING = False
@@ -71,7 +72,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     or -1 where the kernel has none.
     """
     gc.disable()
-    child.install_naming()
+    NAMING.install()
     # TERM and its like end the program and the jobs; the zygote is there to see and report it.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP))
     zygote = Zygote(control, _socket.socket(fileno=reports), caller, settings)
@@ -261,7 +262,7 @@ class Zygote:
         payload: bytes | None,
     ) -> None:
         of = self._queue.job_class(class_id)
-        assignment = child.Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
+        assignment = Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
         self._queue.add(Waiting(assignment, of, timeout))
         if self._retired:
             self._hand_back()

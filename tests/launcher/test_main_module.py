@@ -311,3 +311,32 @@ def test_a_class_in_a_class():
     with JobScheduler(jobs={"Inner": Nested.Inner}) as scheduler:
         run = scheduler.run("Inner")
     assert run.result == "inner"
+
+
+def test_where_there_is_no_fork(run_script):
+    """As on Windows and macOS, as far as Linux can show it: what they lack is taken away."""
+    run_script("""
+        import os, select, signal, socket, sys, _signal, _socket
+        for module, names in {
+            os: "fork setsid memfd_create pidfd_open register_at_fork killpg waitid wait4",
+            signal: "pthread_sigmask SIG_SETMASK",
+            _signal: "pthread_sigmask SIG_SETMASK",
+            socket: "SOCK_SEQPACKET",
+            _socket: "CMSG_SPACE SCM_RIGHTS",
+            select: "poll",
+        }.items():
+            for name in names.split():
+                if (module, name) != (os, "killpg"):
+                    delattr(module, name)
+        sys.platform = "darwin"
+        from job_scheduler import JobScheduler
+        from tests.sample_jobs import Echo, Raise
+
+        if __name__ == "__main__":
+            scheduler = JobScheduler(jobs={"Echo": Echo, "Raise": Raise})
+            good, bad = scheduler.run("Echo", value=1), scheduler.run("Raise", kind="real")
+            good.wait(), bad.wait()
+            assert good.result == 1, good.error
+            assert str(bad.error) == "ValueError: a real problem", bad.error
+            assert type(scheduler._dispatcher._launcher).__name__ == "SpawnLauncher"
+    """)

@@ -5,8 +5,7 @@ from collections import Counter
 
 import pytest
 
-from job_scheduler.launcher.child import Assignment
-from job_scheduler.launcher.queue import JobClass, Queue, Waiting
+from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from tests.sample_jobs import Noop
 
 

@@ -1,0 +1,87 @@
+"""Running one job's code in the process at hand, however that was started.
+
+Also puts what came of it into a form that can be sent.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from job_scheduler.launcher import wire
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_LONGEST_TEXT = 64 * 1024
+_OURS = "job_scheduler."
+
+
+def call_process(job_class: Any, arguments: dict[str, Any]) -> Any:
+    """Run the job in this process: a fresh object, ``process``, and its coroutine if it is one."""
+    return await_result(job_class().process(**arguments))
+
+
+def await_result(result: Any) -> Any:
+    """What the job returned; if that is a coroutine, what this returns."""
+    if type(result).__name__ != "coroutine":
+        return result
+    import asyncio
+
+    return asyncio.run(result)
+
+
+def describe_failure(error: BaseException, memory_limit: int | None) -> tuple[str, str, str]:
+    """The name of the error, its message, and its traceback below our own frames."""
+    import traceback
+
+    text = "".join(traceback.format_exception(type(error), error, _user_frames(error)))
+    if isinstance(error, MemoryError) and memory_limit is not None:
+        return "MemoryLimitExceeded", f"the job needed more than {memory_limit:,} bytes", text
+    name, message = type(error).__qualname__, _message_of(error)
+    return name[:200], message[:_LONGEST_TEXT], text[-_LONGEST_TEXT:]
+
+
+def _message_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as also_broken:
+        return f"<its message cannot be shown: {type(also_broken).__name__}>"
+
+
+def _user_frames(error: BaseException) -> Any:
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_globals.get("__name__", "").startswith(_OURS):
+        frames = frames.tb_next
+    return frames
+
+
+def encode_result(name: str, result: Any) -> bytes:
+    """The return value as bytes; one that cannot be sent is dropped, with a line that says so."""
+    try:
+        return wire.encode(result)
+    except Exception as error:
+        print(
+            f"job {name!r}: its return value, a {type(result).__qualname__}, cannot be sent to "
+            f"the program that started it, and is dropped: {error}",
+            file=sys.stderr,
+        )
+        return wire.encode(None)
+
+
+def limit_memory(limit: int) -> None:
+    """Let this process have no more private memory than ``limit`` bytes."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    if hard != resource.RLIM_INFINITY:
+        limit = min(limit, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
+
+
+def lift_memory_limit() -> None:
+    """Undo :func:`limit_memory`, so that there is room to report."""
+    import resource
+
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))

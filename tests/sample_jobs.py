@@ -137,8 +137,7 @@ class Segfault(Job):
 
 
 class Say(Job):
-    def process(self, out="", err="", size=0):
-        print(out)
+    def process(self, err="", size=0):
         print(err + "x" * size, file=sys.stderr)
 
 

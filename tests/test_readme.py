@@ -1,0 +1,49 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+
+from tests.conftest import ROOT
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+
+def block_with(text):
+    [block] = [block for block in BLOCKS if text in block]
+    return block
+
+
+def test_the_five_lines(run_script):
+    assert run_script(block_with("class Hello(Job)")).stdout == "Hello, World!\n"
+
+
+def test_the_web_handler(run_script, tmp_path):
+    shutil.copytree(ROOT / "jobs", tmp_path / "jobs")
+    code = block_with("from flask import Flask")
+    done = run_script(
+        f"{code}\n"
+        "if __name__ == '__main__':\n"
+        "    answer = app.test_client().post('/welcome?name=Ada')\n"
+        "    print(answer.status_code, list(answer.json), flush=True)\n"
+        "    scheduler.shutdown()\n"
+    )
+    assert sorted(done.stdout.splitlines()) == ["202 ['accepted']", "Awesome, Ada!"]
+    assert done.stderr == ""
+
+
+def test_adding_a_job(run_script, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()
+    (tmp_path / "jobs" / "send_receipt.py").write_text(block_with("class SendReceipt"))
+    done = run_script(
+        "from job_scheduler import JobScheduler\n"
+        "from job_scheduler.registry import discover\n"
+        "from jobs.send_receipt import SendReceipt\n"
+        "if __name__ == '__main__':\n"
+        "    scheduler = JobScheduler()\n"
+        + "".join(f"    {line}\n" for line in block_with("scheduler.options(key").splitlines())
+        + "    print(run.state, run.result)\n"
+    )
+    assert done.stdout in ("completed sent\n", "cancelled None\n"), done.stderr

@@ -102,7 +102,7 @@ def fork_child(  # noqa: C901  # see its docstring
             sys.stdout.flush()
             sys.stderr.flush()
         except BaseException:
-            _flush()
+            flush()
         _exit(code)
 
 
@@ -181,8 +181,8 @@ def _print_exception() -> None:
     sys.excepthook(*sys.exc_info())
 
 
-def _flush() -> None:
-    """Flush each stream that can be, whatever the job has done to the other."""
+def flush() -> None:
+    """Flush stdout and stderr, each if it can be."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()

@@ -12,6 +12,7 @@ import _thread
 import gc
 import os
 import select
+import sys
 import time
 
 from job_scheduler.job import Job
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
     from functools import partial
-    from typing import Any
+    from typing import Any, NoReturn
 else:
     import _signal
     from _functools import partial
@@ -65,8 +66,11 @@ class Child:
         self.tail: Tail | None = None
 
 
-def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller: int) -> None:
-    """Prepare this process as a zygote and serve until there is nothing left to do.
+def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller: int) -> NoReturn:
+    """Prepare this process as a zygote, serve until there is nothing left to do, and leave.
+
+    It leaves without an interpreter's exit: what imported modules have registered for that is
+    the program's business, and the program does it itself.
 
     ``reports`` is a descriptor of the socket to the program, ``caller`` a pidfd of the program
     or -1 where the kernel has none.
@@ -76,8 +80,16 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     # TERM and its like end the program and the jobs; the zygote is there to see and report it.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP))
     zygote = Zygote(control, _socket.socket(fileno=reports), caller, settings)
-    if zygote.prepare(settings["initializer"]):
-        zygote.serve()
+    code = 1
+    try:
+        if zygote.prepare(settings["initializer"]):
+            zygote.serve()
+            code = 0
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+    finally:
+        child.flush()
+        os._exit(code)
 
 
 class Zygote:

@@ -257,6 +257,28 @@ def test_the_zygote_has_path_folder_and_environment_of_the_first_run(run_script,
     assert f"('{tmp_path}', 'yes', None)" in done.stdout
 
 
+def test_what_modules_do_at_exit_is_done_in_the_program_only(run_script, tmp_path):
+    (tmp_path / "exits.py").write_text(
+        "import atexit, os\n"
+        "from job_scheduler import Job\n"
+        "atexit.register(lambda: os.write(1, b'at exit\\n'))\n"
+        "class Exits(Job):\n"
+        "    def process(self): pass\n"
+    )
+    code = """
+        from exits import Exits
+        from job_scheduler import JobScheduler
+        scheduler = JobScheduler(jobs={"Exits": Exits})
+        scheduler.run("Exits").wait()
+        pid = scheduler._dispatcher._launcher._line.pid
+        scheduler.shutdown()
+        from tests.conftest import eventually, is_alive
+        eventually(lambda: not is_alive(pid))
+    """
+    done = run_script(code, env={"PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"})
+    assert (done.stdout, done.stderr) == ("at exit\n", "")
+
+
 class TestThreadsInTheZygote:
     """A module that starts a thread when it is imported makes forking unsafe."""
 

@@ -209,6 +209,12 @@ class ZygoteLauncher:
         class_id = self._classes[job_class]
         packet, memory_file = wire.pack(wire.RUN, run.id, class_id, name, timeout, payload=payload)
         submission = _Submission(run, class_id, timeout, packet, memory_file)
+        if memory_file is not None and memory_file > _most_memory_files():
+            submission.forget_packet()
+            raise QueueFullError(
+                f"so many large arguments wait that file descriptors run out (RLIMIT_NOFILE): "
+                f"job {name!r} was not accepted"
+            )
         self._waiting[run.id] = submission
         try:
             self._send_submission(submission, line)
@@ -593,6 +599,13 @@ def _start_zygote(settings: Settings) -> _Line:
     finally:
         process.wait()
     return line
+
+
+def _most_memory_files() -> int:
+    """The highest descriptor for large arguments: the zygote has the same limit, and needs room."""
+    import resource
+
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
 
 
 def _own_pidfd() -> int:

@@ -412,6 +412,32 @@ if __name__ == "__main__":
         )
         assert caller.stdout.readline() == "True 7\n"
 
+    def test_has_few_descriptors(self, start_caller, gate):
+        """What is accepted completes; what would not is refused, and says why."""
+        caller = start_caller(
+            """
+import resource
+from job_scheduler.errors import QueueFullError
+resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+scheduler = JobScheduler(jobs=SAMPLES, max_processes=1)
+runs = [scheduler.run("Gate", fifo=sys.argv[1])]
+try:
+    while True:
+        runs.append(scheduler.run("Echo", value=b"x" * 100_000))
+except QueueFullError as error:
+    print(error, flush=True)
+assert 20 < len(runs) < 64, len(runs)
+assert all(run.wait(20) for run in runs)
+print({str(run.state) for run in runs}, flush=True)
+assert scheduler.run("Echo", value=b"x" * 100_000).wait(20)
+""",
+            gate.path,
+        )
+        assert "file descriptors run out (RLIMIT_NOFILE)" in caller.stdout.readline()
+        gate.open()
+        assert caller.stdout.readline() == "{'completed'}\n"
+        assert caller.wait(20) == 0
+
     def test_its_stderr_is_full(self, start_caller, tmp_path):
         """A reader that has gone to sleep holds up the jobs that write, and nothing else."""
         reading, writing = os.pipe()

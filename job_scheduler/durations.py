@@ -7,11 +7,13 @@ from datetime import timedelta
 from job_scheduler.errors import InvalidOptionError
 
 
-def parse_duration(value: float | timedelta, what: str = "duration") -> timedelta:
+def parse_duration(
+    value: float | timedelta, what: str = "duration", *, zero: bool = False
+) -> timedelta:
     """Turn a duration into a ``timedelta``; ``what`` names it in the error.
 
-    Raises ``InvalidOptionError`` (a ``ValueError``) for what is not a positive, finite length
-    of time.
+    Raises ``InvalidOptionError`` (a ``ValueError``) for what is not a finite length of time, or
+    is negative, or zero where ``zero`` does not allow that.
     """
     if isinstance(value, timedelta):
         duration = value
@@ -22,6 +24,7 @@ def parse_duration(value: float | timedelta, what: str = "duration") -> timedelt
             raise InvalidOptionError(f"{what} is {value!r}; it must be a finite number") from None
     else:
         raise InvalidOptionError(f"{what} is {value!r}; give seconds or a timedelta")
-    if duration <= timedelta(0):
-        raise InvalidOptionError(f"{what} is {value!r}; it must be more than zero")
+    if duration < timedelta(0) or (duration == timedelta(0) and not zero):
+        least = "zero or more" if zero else "more than zero"
+        raise InvalidOptionError(f"{what} is {value!r}; it must be {least}")
     return duration

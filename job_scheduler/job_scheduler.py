@@ -129,14 +129,14 @@ class JobScheduler:
 
         Args:
             wait: False returns at once; accepted runs go on by themselves.
-            timeout: seconds to wait; then what waits is cancelled, and what runs gets SIGTERM,
+            timeout: seconds to wait, zero to stop at once; then what waits is cancelled, and what runs gets SIGTERM,
                 and SIGKILL after the grace period.
 
         Harmless when called twice. A run after it is a ``ShutdownError``.
         """
         from job_scheduler.target import seconds_or_none
 
-        seconds = seconds_or_none(timeout, "timeout")
+        seconds = seconds_or_none(timeout, "timeout", zero=True)
         dispatcher = self._dispatcher or self._start()
         if wait:
             dispatcher.shutdown(seconds)

@@ -92,7 +92,7 @@ def make_scheduler():
 
     yield make
     for scheduler in made:
-        scheduler.shutdown(timeout=0.001)
+        scheduler.shutdown(timeout=0)
 
 
 @pytest.fixture

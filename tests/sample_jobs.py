@@ -314,5 +314,9 @@ class Initialized(Job):
         return os.environ.get("INITIALIZED_BY")
 
 
+def endless_initializer():
+    time.sleep(600)
+
+
 def broken_initializer():
     raise RuntimeError("this initializer is broken")

@@ -12,6 +12,12 @@ def test_numbers_are_seconds(value, seconds):
     assert parse_duration(value).total_seconds() == seconds
 
 
+def test_zero_where_it_is_allowed():
+    assert parse_duration(0, zero=True).total_seconds() == 0
+    with pytest.raises(ValueError, match="must be zero or more"):
+        parse_duration(-1, zero=True)
+
+
 @pytest.mark.parametrize(
     "value", [0, -1, timedelta(0), float("nan"), float("inf"), 1e20, True, None, "5", [1]]
 )

@@ -14,7 +14,8 @@ fresh interpreter per job costs 15 ms and more. So the program starts one small 
                   <── reports: ENDED ──┘
 
 =================  ==============================================================
-``client``         the program's side: starts, feeds and if need be replaces a zygote
+``client``         the program's side: feeds a zygote, listens, and if need be replaces it
+``line``           starting a zygote, and the sockets to it
 ``zygote``         the single-threaded loop: limits, deadlines, stderr, reaping
 ``child``          the fork, and what a forked child does
 ``work``           running one job's code, wherever its process came from

@@ -4,10 +4,10 @@
 Nothing of the program's own is touched: no signal handler, no child of its to wait for (the
 zygote is not its child), no event loop.
 
-Each zygote has one :class:`_Line` to it. When a zygote dies, its line is closed for reading
-first, then read to its end: after that no child of the dead zygote can announce itself any
-more (a child that cannot announce itself ends without having run anything). So the runs that
-had not been announced are exactly those that can be given to the next zygote.
+Each zygote has one :class:`~job_scheduler.launcher.line.Line` to it. When a zygote dies, its line
+is closed for reading first, then read to its end: after that no child of the dead zygote can
+announce itself any more (a child that cannot announce itself ends without having run anything).
+So the runs that had not been announced are exactly those that can be given to the next zygote.
 """
 
 from __future__ import annotations
@@ -22,10 +22,8 @@ import queue
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
 import traceback
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +36,7 @@ from job_scheduler.errors import (
 )
 from job_scheduler.launcher import ending, wire
 from job_scheduler.launcher.base import Settings, encode_arguments, reference, wait_at_exit
+from job_scheduler.launcher.line import Line, open_line
 from job_scheduler.launcher.main_module import describe_main
 from job_scheduler.run import Run, RunError, RunState
 
@@ -50,66 +49,11 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("job_scheduler")
 
-_BOOT: Final = """\
-import os, sys
-if os.fork():
-    os._exit(0)
-os.setsid()
-import _socket, marshal
-control = _socket.socket(fileno=int(sys.argv[2]))
-settings = marshal.loads(control.recv(1 << 20))
-sys.path[:] = settings["path"]
-if not settings["bind_now"]:
-    del os.environ["LD_BIND_NOW"]
-from job_scheduler.launcher.zygote import main
-main(control, settings, int(sys.argv[3]), int(sys.argv[4]))
-"""
-"""What the zygote's interpreter runs. It forks at once, so that it is nobody's child.
-
-It was started with ``LD_BIND_NOW``: symbols bound later would be bound, and their pages copied,
-in each child anew. The jobs do not inherit that setting.
-"""
-
-_SEND_PATIENCE: Final = 10.0
-"""Seconds for which a zygote may take no requests before ``submit`` gives up."""
-
 _MOST_DEATHS: Final = 10
 """Zygotes that may die one after the other, no job having started, before runs are given up."""
 
 _IMPORT_TRIES: Final = 3
 """Zygotes that may die while they import one class before the class is blamed."""
-
-_SOCKET_BUFFER: Final = 4 * 1024 * 1024
-
-
-class _Line:
-    """One zygote, as the program sees it: its pid and the two sockets to it.
-
-    Whoever sends holds a reference to the line, and the sockets are closed with the last one,
-    so that no send can hit a descriptor that has been closed and given to something else.
-    """
-
-    def __init__(self, control: socket.socket, reports: socket.socket) -> None:
-        self.control = control
-        self.reports = reports
-        self.pid = 0
-        self.threads = 0
-        """Python threads that imported modules have started in the zygote."""
-        self.loaded: set[int] = set()
-        """Ids of the classes that this zygote has imported."""
-        self.main_loaded = False
-        self.buried = False
-        """Whether its runs have been seen to; what is sent from then on is lost."""
-        self.replies: queue.SimpleQueue[tuple[Any, bytes] | None] = queue.SimpleQueue()
-        """Answers to LOAD; None once no more will come."""
-
-        _lines.add(self)
-
-    def close(self) -> None:
-        self.control.close()
-        self.reports.close()
-
-    __del__ = close
 
 
 class _Submission:
@@ -139,7 +83,7 @@ class _Submission:
         self.timeout = timeout
         self.packet = packet
         self.memory_file = memory_file
-        self.line: _Line | None = None
+        self.line: Line | None = None
         self.failure: RunError | None = None
         self.load_result: Callable[[], Any] | None = None
 
@@ -160,7 +104,7 @@ class ZygoteLauncher:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._lock = threading.RLock()  # a signal handler may call run() too
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._closed = False
         self._held = False  # no run may pass by without the lock
         self._deaths = 0
@@ -224,7 +168,7 @@ class ZygoteLauncher:
             raise
         return run
 
-    def _ready_line(self, job_class: type[Job], payload: bytes) -> _Line | None:
+    def _ready_line(self, job_class: type[Job], payload: bytes) -> Line | None:
         """A line whose zygote has all that the run needs; None: use the fallback."""
         while True:
             line = self._line
@@ -273,10 +217,10 @@ class ZygoteLauncher:
 
     # Sending
 
-    def _send_submission(self, submission: _Submission, line: _Line) -> None:
+    def _send_submission(self, submission: _Submission, line: Line) -> None:
         submission.line = line
         try:
-            _send(line, submission.packet, submission.memory_file)
+            line.send(submission.packet, submission.memory_file)
         except ConnectionError:
             with self._lock:
                 # Buried before the run was in the books, so nobody else submits it again.
@@ -294,22 +238,22 @@ class ZygoteLauncher:
         if submission is not None and submission.line is not None:
             self._tell(submission.line, *request)
 
-    def _tell(self, line: _Line, *request: Any) -> None:
+    def _tell(self, line: Line, *request: Any) -> None:
         with contextlib.suppress(ConnectionError):  # it has died; its burial sees to the runs
-            _send(line, *wire.pack(*request))
+            line.send(*wire.pack(*request))
 
     # Starting a zygote
 
-    def _open_line(self) -> _Line:
+    def _open_line(self) -> Line:
         """Start a zygote and wait until it is ready; raises ``LaunchError``."""
-        line = _start_zygote(self._settings)
+        line = open_line(self._settings)
         threading.Thread(
             target=self._listen, args=(line,), name="job_scheduler reports", daemon=True
         ).start()
         self._line = line
         return line
 
-    def _line_with(self, job_classes: list[type[Job]]) -> _Line:
+    def _line_with(self, job_classes: list[type[Job]]) -> Line:
         """A line whose zygote has imported the classes; starts one, and another if it dies."""
         for tries_left in reversed(range(_IMPORT_TRIES)):
             line = self._line or self._open_line()
@@ -328,7 +272,7 @@ class ZygoteLauncher:
         self._leave_zygote_if_threaded(line)
         return line
 
-    def _load(self, line: _Line, job_class: type[Job]) -> None:
+    def _load(self, line: Line, job_class: type[Job]) -> None:
         """Have the zygote import the class; raises ``JobImportError``."""
         class_id = self._classes[job_class]
         module, qualname, main = reference(job_class)
@@ -338,12 +282,12 @@ class ZygoteLauncher:
         self._ask(line, qualname, wire.LOAD, class_id, module, qualname, *limits, main)
         line.loaded.add(class_id)
 
-    def _load_main(self, line: _Line) -> None:
+    def _load_main(self, line: Line) -> None:
         """Have the zygote import the main module, to which some argument refers."""
         self._ask(line, "the main module", wire.LOAD_MAIN, describe_main())
         line.main_loaded = True
 
-    def _ask(self, line: _Line, what: str, *request: Any) -> None:
+    def _ask(self, line: Line, what: str, *request: Any) -> None:
         """Make the zygote import something, and wait for its answer."""
         self._tell(line, *request)
         timeout = self._settings.start_timeout
@@ -366,7 +310,7 @@ class ZygoteLauncher:
             )
         line.threads = header[0]
 
-    def _leave_zygote_if_threaded(self, line: _Line) -> None:
+    def _leave_zygote_if_threaded(self, line: Line) -> None:
         """Start all further jobs by a clean exec if the zygote is no longer safe to fork."""
         if not line.threads or self._fallback is not None:
             return
@@ -383,7 +327,7 @@ class ZygoteLauncher:
 
     # Listening
 
-    def _listen(self, line: _Line) -> None:
+    def _listen(self, line: Line) -> None:
         """Read reports until the zygote is gone, then see to what it has left undone."""
         poll = select.poll()
         poll.register(line.reports, select.POLLIN)
@@ -398,7 +342,7 @@ class ZygoteLauncher:
         line.replies.put(None)
         self._bury(line)
 
-    def _read_reports(self, line: _Line) -> None:
+    def _read_reports(self, line: Line) -> None:
         while True:
             try:
                 received = wire.receive(line.reports)
@@ -411,7 +355,7 @@ class ZygoteLauncher:
             except Exception:  # a logging filter of the program's, say: the next report counts
                 traceback.print_exc()
 
-    def _take_report(self, line: _Line, report: Any, memory_file: int | None) -> None:
+    def _take_report(self, line: Line, report: Any, memory_file: int | None) -> None:
         """Act on a report; one of a run whose ``submit`` was interrupted is of no interest."""
         kind, run_id = report[:2]
         if kind == wire.STARTED:
@@ -491,7 +435,7 @@ class ZygoteLauncher:
 
     # When a zygote has died
 
-    def _bury(self, line: _Line) -> None:
+    def _bury(self, line: Line) -> None:
         """Report what ran under a dead zygote as lost, and start what waited under another."""
         with self._lock:
             if self._line is line:
@@ -566,41 +510,6 @@ class ZygoteLauncher:
         self._running.clear()
 
 
-def _start_zygote(settings: Settings) -> _Line:
-    """Start the process and wait until it has run the initializer."""
-    if not sys.executable:
-        raise LaunchError("sys.executable is empty, so no Python process can be started")
-    control, zygote_control = _socket_pair()
-    reports, zygote_reports = _socket_pair()
-    caller = _own_pidfd()
-    ends = [zygote_control.fileno(), zygote_reports.fileno(), caller]
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    line = _Line(control, reports)
-    try:
-        process = subprocess.Popen(
-            [sys.executable, *flags, "-c", _BOOT, "job_scheduler-zygote", *map(str, ends)],
-            stdin=subprocess.DEVNULL,
-            env={**os.environ, "LD_BIND_NOW": "1"},
-            pass_fds=[end for end in ends if end >= 0],
-        )
-    except OSError as error:
-        raise LaunchError(f"the launching process could not be started: {error}") from error
-    finally:
-        zygote_control.close()
-        zygote_reports.close()
-        if caller >= 0:
-            os.close(caller)
-    try:
-        control.send(marshal.dumps(_settings_for_zygote(settings)))
-        _wait_until_ready(line, settings.start_timeout)
-    except BaseException:
-        process.kill()
-        raise
-    finally:
-        process.wait()
-    return line
-
-
 def _most_memory_files() -> int:
     """The highest descriptor for large arguments: the zygote has the same limit, and needs room."""
     import resource
@@ -608,76 +517,7 @@ def _most_memory_files() -> int:
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
 
 
-def _own_pidfd() -> int:
-    """A descriptor by which the zygote sees this program die; -1 before Linux 5.3."""
-    try:
-        return os.pidfd_open(os.getpid())
-    except (AttributeError, OSError):
-        return -1
-
-
-def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
-    return {
-        "path": [os.path.abspath(p) if os.path.exists(p or ".") else p for p in sys.path],
-        "bind_now": "LD_BIND_NOW" in os.environ,
-        "max_processes": settings.max_processes,
-        "grace": settings.grace,
-        "initializer": settings.initializer,
-        "on_parent_exit": settings.on_parent_exit,
-    }
-
-
-def _wait_until_ready(line: _Line, timeout: float) -> None:
-    """Wait for the first report; raises ``LaunchError`` if it is not READY."""
-    poll = select.poll()
-    poll.register(line.reports, select.POLLIN)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
-            continue
-        received = wire.receive(line.reports)
-        if received is None:
-            raise LaunchError(
-                "the launching process ended before it was ready; its stderr says why"
-            )
-        report, memory_file = received
-        if report[0] == wire.BROKEN:
-            text = wire.decode(wire.payload_of(report[-1], memory_file))
-            raise LaunchError(f"the initializer failed in the launching process:\n{text}")
-        line.pid, line.threads = report[1:3]
-        return
-    raise LaunchError(f"the launching process was not ready after {timeout:g} s")
-
-
-def _socket_pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-    return ours, theirs
-
-
-def _send(line: _Line, packet: bytes, memory_file: int | None = None) -> None:
-    """Send one packet; waits while the zygote is busy, but not for ever."""
-    try:
-        wire.send(line.control, packet, memory_file, socket.MSG_DONTWAIT)
-        return
-    except BlockingIOError:
-        pass
-    poll = select.poll()
-    poll.register(line.control, select.POLLOUT)
-    deadline = time.monotonic() + _SEND_PATIENCE
-    while time.monotonic() < deadline:
-        poll.poll(1000)
-        with contextlib.suppress(BlockingIOError):
-            wire.send(line.control, packet, memory_file, socket.MSG_DONTWAIT)
-            return
-    raise LaunchError(
-        f"the launching process {line.pid} has taken no request for {_SEND_PATIENCE:g} s"
-    )
-
-
 _launchers: weakref.WeakSet[ZygoteLauncher] = weakref.WeakSet()
-_lines: weakref.WeakSet[_Line] = weakref.WeakSet()
 # Pickled references to classes of a script name it so when they come from a child.
 sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
 
@@ -685,8 +525,6 @@ sys.modules.setdefault("__mp_main__", sys.modules["__main__"])
 def _abandon_all() -> None:
     for launcher in tuple(_launchers):
         launcher._abandon()
-    for line in tuple(_lines):
-        line.close()
 
 
 os.register_at_fork(after_in_child=_abandon_all)

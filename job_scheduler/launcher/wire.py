@@ -31,7 +31,8 @@ HAND_BACK = 6  # give the waiting runs back: they are started elsewhere
 LOAD_MAIN = 7  # main: import the program's main module
 
 # Reports, from the zygote and its children to the program.
-READY = 11  # pid of the zygote, number of Python threads in it
+BOOTED = 10  # pid of the zygote
+READY = 11  # number of Python threads in the zygote
 BROKEN = 12  # payload: why the zygote could not be prepared
 LOADED = 13  # number of Python threads in the zygote
 REFUSED = 14  # payload: why the import failed

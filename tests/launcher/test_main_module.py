@@ -230,6 +230,17 @@ def test_an_initializer_that_fails(make_scheduler):
         scheduler.run("Noop")
 
 
+def test_an_initializer_that_never_ends(make_scheduler):
+    scheduler = make_scheduler(initializer="tests.sample_jobs:endless_initializer")
+    settings = (scheduler._dispatcher or scheduler._start())._settings
+    object.__setattr__(settings, "start_timeout", 0.5)
+    with pytest.raises(LaunchError, match=r"not ready after 0\.5 s: does the initializer end"):
+        scheduler.run("Noop")
+    object.__setattr__(settings, "initializer", None)
+    object.__setattr__(settings, "start_timeout", 60)
+    assert scheduler.run("Noop").wait(20)
+
+
 def test_the_zygote_has_path_folder_and_environment_of_the_first_run(run_script, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "late").mkdir()

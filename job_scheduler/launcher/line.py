@@ -1,0 +1,204 @@
+"""One zygote, as the program sees it: starting it, and the two sockets to it."""
+
+from __future__ import annotations
+
+import contextlib
+import marshal
+import os
+import queue
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import weakref
+from typing import TYPE_CHECKING, Any, Final
+
+from job_scheduler.errors import LaunchError
+from job_scheduler.launcher import wire
+
+if TYPE_CHECKING:
+    from job_scheduler.launcher.base import Settings
+
+_BOOT: Final = """\
+import os, sys
+if os.fork():
+    os._exit(0)
+os.setsid()
+import _socket, marshal
+control = _socket.socket(fileno=int(sys.argv[2]))
+settings = marshal.loads(control.recv(1 << 20))
+sys.path[:] = settings["path"]
+if not settings["bind_now"]:
+    del os.environ["LD_BIND_NOW"]
+from job_scheduler.launcher.zygote import main
+main(control, settings, int(sys.argv[3]), int(sys.argv[4]))
+"""
+"""What the zygote's interpreter runs. It forks at once, so that it is nobody's child.
+
+It was started with ``LD_BIND_NOW``: symbols bound later would be bound, and their pages copied,
+in each child anew. The jobs do not inherit that setting.
+"""
+
+_SEND_PATIENCE: Final = 10.0
+"""Seconds for which a zygote may take no requests before a sender gives up."""
+
+_SOCKET_BUFFER: Final = 4 * 1024 * 1024
+
+
+class Line:
+    """A zygote's pid, the two sockets to it, and what is known of it.
+
+    Whoever sends holds a reference to the line, and the sockets are closed with the last one,
+    so that no send can hit a descriptor that has been closed and given to something else.
+    """
+
+    def __init__(self, control: socket.socket, reports: socket.socket) -> None:
+        self.control = control
+        self.reports = reports
+        self.pid = 0
+        self.threads = 0
+        """Python threads that imported modules have started in the zygote."""
+        self.loaded: set[int] = set()
+        """Ids of the classes that this zygote has imported."""
+        self.main_loaded = False
+        self.buried = False
+        """Whether its runs have been seen to; what is sent from then on is lost."""
+        self.replies: queue.SimpleQueue[tuple[Any, bytes] | None] = queue.SimpleQueue()
+        """Answers to LOAD; None once no more will come."""
+        _lines.add(self)
+
+    def close(self) -> None:
+        self.control.close()
+        self.reports.close()
+
+    __del__ = close
+
+    def send(self, packet: bytes, memory_file: int | None = None) -> None:
+        """Send one packet; waits while the zygote is busy, but not for ever."""
+        try:
+            wire.send(self.control, packet, memory_file, socket.MSG_DONTWAIT)
+            return
+        except BlockingIOError:
+            pass
+        poll = select.poll()
+        poll.register(self.control, select.POLLOUT)
+        deadline = time.monotonic() + _SEND_PATIENCE
+        while time.monotonic() < deadline:
+            poll.poll(1000)
+            with contextlib.suppress(BlockingIOError):
+                wire.send(self.control, packet, memory_file, socket.MSG_DONTWAIT)
+                return
+        raise LaunchError(
+            f"the launching process {self.pid} has taken no request for {_SEND_PATIENCE:g} s"
+        )
+
+
+def open_line(settings: Settings) -> Line:
+    """Start a zygote and wait until it has run the initializer; raises ``LaunchError``."""
+    if not sys.executable:
+        raise LaunchError("sys.executable is empty, so no Python process can be started")
+    try:
+        return _open_line(settings)
+    except OSError as error:
+        raise LaunchError(f"the launching process could not be started: {error}") from error
+
+
+def _open_line(settings: Settings) -> Line:
+    with contextlib.ExitStack() as theirs:
+        control, its_control = _socket_pair()
+        theirs.callback(its_control.close)
+        reports, its_reports = _socket_pair()
+        theirs.callback(its_reports.close)
+        line = Line(control, reports)
+        caller = _own_pidfd()
+        if caller >= 0:
+            theirs.callback(os.close, caller)
+        process = _start([its_control.fileno(), its_reports.fileno(), caller])
+    try:
+        control.send(marshal.dumps(_settings_for_zygote(settings)))
+        _wait_until_ready(line, settings.start_timeout)
+    except BaseException:
+        process.kill()
+        if line.pid:
+            os.kill(line.pid, signal.SIGKILL)
+        raise
+    finally:
+        process.wait()
+    return line
+
+
+def _start(descriptors: list[int]) -> subprocess.Popen[bytes]:
+    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+    return subprocess.Popen(
+        [sys.executable, *flags, "-c", _BOOT, "job_scheduler-zygote", *map(str, descriptors)],
+        stdin=subprocess.DEVNULL,
+        env={**os.environ, "LD_BIND_NOW": "1"},
+        pass_fds=[descriptor for descriptor in descriptors if descriptor >= 0],
+    )
+
+
+def _own_pidfd() -> int:
+    """A descriptor by which the zygote sees this program die; -1 before Linux 5.3."""
+    try:
+        return os.pidfd_open(os.getpid())
+    except (AttributeError, OSError):
+        return -1
+
+
+def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
+    return {
+        "path": [os.path.abspath(p) if os.path.exists(p or ".") else p for p in sys.path],
+        "bind_now": "LD_BIND_NOW" in os.environ,
+        "max_processes": settings.max_processes,
+        "grace": settings.grace,
+        "initializer": settings.initializer,
+        "on_parent_exit": settings.on_parent_exit,
+    }
+
+
+def _wait_until_ready(line: Line, timeout: float) -> None:
+    """Take the first reports; raises ``LaunchError`` if READY is not among them."""
+    poll = select.poll()
+    poll.register(line.reports, select.POLLIN)
+    deadline = time.monotonic() + timeout
+    while time.monotonic() < deadline:
+        if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
+            continue
+        received = wire.receive(line.reports)
+        if received is None:
+            raise LaunchError(
+                "the launching process ended before it was ready; its stderr says why"
+            )
+        report, memory_file = received
+        if report[0] == wire.BOOTED:
+            line.pid = report[1]
+        elif report[0] == wire.BROKEN:
+            text = wire.decode(wire.payload_of(report[-1], memory_file))
+            raise LaunchError(f"the initializer failed in the launching process:\n{text}")
+        else:
+            line.threads = report[1]
+            return
+    raise LaunchError(
+        f"the launching process was not ready after {timeout:g} s: does the initializer end?"
+    )
+
+
+def _socket_pair() -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for end in (ours, theirs):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
+    return ours, theirs
+
+
+_lines: weakref.WeakSet[Line] = weakref.WeakSet()
+
+
+def _close_all_after_fork() -> None:
+    """A forked child must not hold the parent's sockets."""
+    for line in tuple(_lines):
+        line.close()
+
+
+os.register_at_fork(after_in_child=_close_all_after_fork)

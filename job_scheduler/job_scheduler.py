@@ -129,8 +129,8 @@ class JobScheduler:
 
         Args:
             wait: False returns at once; accepted runs go on by themselves.
-            timeout: seconds to wait, zero to stop at once; then what waits is cancelled, and what runs gets SIGTERM,
-                and SIGKILL after the grace period.
+            timeout: seconds to wait, zero to stop at once; then what waits is cancelled, and
+                what runs gets SIGTERM, and SIGKILL after the grace period.
 
         Harmless when called twice. A run after it is a ``ShutdownError``.
         """

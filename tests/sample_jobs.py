@@ -179,6 +179,15 @@ class Fork(Job):
         return "parent"
 
 
+class LeaveProgramBehind(Job):
+    """Ends while a program that it has started lives on."""
+
+    def process(self):
+        import subprocess
+
+        return subprocess.Popen(["sleep", "600"], close_fds=False).pid
+
+
 class LeaveBehind(Job):
     """Ends while a child of its own lives on, holding what it inherited."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import os
 import threading
@@ -351,6 +352,12 @@ class TestEager:
 
         scheduler.jobs["Local"] = Local
         assert scheduler.run("Local").result == "local"
+
+    def test_a_coroutine_where_a_loop_is_running(self, scheduler):
+        async def main():
+            return [scheduler.run(job, value=1).result for job in ("OnLoop", "Asynchronous")]
+
+        assert asyncio.run(main()) == [1, 1]
 
     def test_it_has_ended(self, scheduler):
         run = scheduler.run("Noop")

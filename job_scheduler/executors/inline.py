@@ -7,6 +7,7 @@ import inspect
 import itertools
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler.executors.local import call
@@ -15,6 +16,8 @@ from job_scheduler.launcher.base import encode_arguments
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from job_scheduler.target import Target
 
 
@@ -41,7 +44,7 @@ class InlineExecutor:
 
     def _call(self, target: Target, arguments: dict[str, Any]) -> Any:
         result = getattr(target.job_class(), target.method)(**arguments)
-        return asyncio.run(result) if inspect.iscoroutine(result) else result
+        return _run_to_end(result) if inspect.iscoroutine(result) else result
 
     def pending(self) -> list[Run]:
         """None: a run has ended when it is handed out."""
@@ -56,3 +59,13 @@ class InlineExecutor:
 
     def close(self) -> None:
         """There is nothing to close."""
+
+
+def _run_to_end(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run the coroutine on a loop of its own, also where this thread is running one."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(coroutine)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()

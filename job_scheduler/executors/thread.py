@@ -42,7 +42,10 @@ class ThreadExecutor:
                 f"rename its run() to process() to give it a process, which can"
             )
         run = Run(next(self._ids), name, self)
-        self._futures[run] = self._pool.submit(self._run, run, target, arguments)
+        future = self._pool.submit(self._run, run, target, arguments)
+        self._futures[run] = future
+        if future.done():  # before it was in the books, so it has not taken itself out
+            self._futures.pop(run, None)
         return run
 
     def _run(self, run: Run, target: Target, arguments: dict[str, Any]) -> None:

@@ -177,7 +177,11 @@ class ZygoteLauncher:
                 self.prepare(job_class)
                 if self._fallback is not None:
                     return None
-            elif wire.refers_to_main(payload) and not line.main_loaded:
+            elif (
+                wire.refers_to_main(payload)
+                and not line.main_loaded
+                and describe_main() is not None
+            ):
                 with self._lock:
                     self._main_needed = True
                     self._line_with([job_class])
@@ -247,9 +251,10 @@ class ZygoteLauncher:
     def _open_line(self) -> Line:
         """Start a zygote and wait until it is ready; raises ``LaunchError``."""
         line = open_line(self._settings)
-        threading.Thread(
+        line.reader = threading.Thread(
             target=self._listen, args=(line,), name="job_scheduler reports", daemon=True
-        ).start()
+        )
+        line.reader.start()
         self._line = line
         return line
 
@@ -289,10 +294,18 @@ class ZygoteLauncher:
 
     def _ask(self, line: Line, what: str, *request: Any) -> None:
         """Make the zygote import something, and wait for its answer."""
+        if threading.current_thread() is line.reader:
+            raise JobImportError(
+                f"{what} cannot be imported now: run() was called by a log handler, in the thread "
+                f"that would learn of the import; run that job once before"
+            )
         self._tell(line, *request)
+        line.unanswered += 1
         timeout = self._settings.start_timeout
         try:
-            reply = line.replies.get(timeout=timeout)
+            while line.unanswered:
+                reply = line.replies.get(timeout=timeout)
+                line.unanswered -= 1
         except queue.Empty:
             os.kill(line.pid, signal.SIGKILL)
             raise JobImportError(
@@ -361,8 +374,11 @@ class ZygoteLauncher:
         if kind == wire.STARTED:
             self._take_start(*report[1:])
             return
+        problem: OSError | None = None
         try:
             payload = wire.payload_of(report[-1], memory_file)
+        except OSError as error:  # no descriptor was free: the end of the run counts all the same
+            problem, payload = error, b""
         finally:
             if memory_file is not None and memory_file >= 0:
                 os.close(memory_file)
@@ -371,10 +387,12 @@ class ZygoteLauncher:
         if kind == wire.ENDED:
             self._take_end(payload, *report[1:-1])
         elif kind == wire.RESULT:
-            self._running[report[1]].load_result = functools.partial(wire.decode, payload)
+            self._running[run_id].load_result = (
+                functools.partial(wire.decode, payload) if problem is None else _raiser(problem)
+            )
         elif kind == wire.FAILURE:
-            message, text = wire.decode(payload)
-            self._running[report[1]].failure = RunError(report[2], message, text)
+            message, text = wire.decode(payload) if problem is None else (str(problem), "")
+            self._running[run_id].failure = RunError(report[2], message, text)
         elif kind == wire.HANDED_BACK:
             self._move_to_fallback(wire.decode(payload))
         else:
@@ -400,7 +418,7 @@ class ZygoteLauncher:
         cpu_seconds: float,
         at: float,
     ) -> None:
-        submission = self._running.pop(run_id, None) or self._waiting.pop(run_id)
+        submission = self._running.get(run_id) or self._waiting[run_id]
         submission.forget_packet()
         facts = ending.Facts(
             reason=reason,
@@ -419,6 +437,8 @@ class ZygoteLauncher:
             if submission.run.state == RunState.PENDING:  # it ended before it could announce itself
                 submission.run._started(None, at)
         ending.settle(submission.run, facts)
+        self._running.pop(run_id, None)
+        self._waiting.pop(run_id, None)
 
     def _move_to_fallback(self, run_ids: list[str]) -> None:
         """Start the runs that the zygote has handed back by a clean exec."""
@@ -471,23 +491,32 @@ class ZygoteLauncher:
 
     def _submit_again_in_order(self, submissions: list[_Submission]) -> None:
         self._deaths += 1
-        try:
-            if self._deaths > _MOST_DEATHS:
-                raise LaunchError(f"the launching process died {_MOST_DEATHS} times in a row")
-            if self._fallback is None:
-                needed = {submission.class_id for submission in submissions}
-                line = self._line_with(
-                    [c for c, number in self._classes.items() if number in needed]
-                )
-        except (LaunchError, JobImportError) as error:
-            for submission in submissions:
-                self._give_up(submission, ending.Facts(reason=wire.NO_PROCESS, stderr=str(error)))
-            return
+        line: Line | None = None
+        imported: list[type[Job]] = []
+        for job_class, class_id in tuple(self._classes.items()):
+            of_class = [each for each in submissions if each.class_id == class_id]
+            if not of_class or self._fallback is not None:
+                continue
+            try:
+                if self._deaths > _MOST_DEATHS:
+                    raise LaunchError(f"the launching process died {_MOST_DEATHS} times in a row")
+                line = self._line_with([*imported, job_class])
+                imported.append(job_class)
+            except (LaunchError, JobImportError) as error:
+                for submission in of_class:
+                    submissions.remove(submission)
+                    facts = ending.Facts(reason=wire.NO_PROCESS, stderr=str(error))
+                    self._give_up(submission, facts)
         if self._fallback is not None:
             self._move_to_fallback([submission.run.id for submission in submissions])
-            return
+        elif line is not None:
+            self._send_again(submissions, line)
+
+    def _send_again(self, submissions: list[_Submission], line: Line) -> None:
         for submission in submissions:
             self._send_submission(submission, line)
+            if submission.run._cancel_requested:  # its STOP may have gone to the dead zygote
+                self._tell(line, wire.STOP, submission.run.id)
         if self._closed:
             self._tell(line, wire.CLOSE)
 
@@ -508,6 +537,13 @@ class ZygoteLauncher:
             submission.forget_packet()
         self._waiting.clear()
         self._running.clear()
+
+
+def _raiser(error: Exception) -> Callable[[], Any]:
+    def fail() -> Any:
+        raise error
+
+    return fail
 
 
 def _most_memory_files() -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+import traceback
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from job_scheduler.launcher import wire
@@ -84,11 +85,12 @@ def lose(run: Run, message: str) -> None:
 
 def finish(run: Run, ending: Ending) -> None:
     """End the run; one that failed has its log record before anyone who waits is woken."""
-    try:
-        if ending.error is not None and ending.state is RunState.FAILED:
+    if ending.error is not None and ending.state is RunState.FAILED:
+        try:
             _log_failure(run, ending, ending.error)
-    finally:
-        run._ended(ending)
+        except Exception:  # a filter of the program's, say; the run ends all the same
+            traceback.print_exc()
+    run._ended(ending)
 
 
 def _log_failure(run: Run, ending: Ending, error: RunError) -> None:

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,9 @@ import _socket, marshal
 control = _socket.socket(fileno=int(sys.argv[2]))
 settings = marshal.loads(control.recv(1 << 20))
 sys.path[:] = settings["path"]
+for descriptor in map(int, sys.argv[2:]):
+    if descriptor >= 0:
+        os.set_inheritable(descriptor, False)
 if not settings["bind_now"]:
     del os.environ["LD_BIND_NOW"]
 from job_scheduler.launcher.zygote import main
@@ -67,6 +71,9 @@ class Line:
         """Whether its runs have been seen to; what is sent from then on is lost."""
         self.replies: queue.SimpleQueue[tuple[Any, bytes] | None] = queue.SimpleQueue()
         """Answers to LOAD; None once no more will come."""
+        self.unanswered = 0
+        """Requests whose answer nobody has taken; more than one if a caller was interrupted."""
+        self.reader: threading.Thread | None = None
         _lines.add(self)
 
     def close(self) -> None:
@@ -149,7 +156,11 @@ def _own_pidfd() -> int:
 
 def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
     return {
-        "path": [os.path.abspath(p) if os.path.exists(p or ".") else p for p in sys.path],
+        "path": [
+            os.path.abspath(entry) if os.path.exists(entry or ".") else entry
+            for entry in sys.path
+            if isinstance(entry, str)  # as Python, which passes over all others
+        ],
         "bind_now": "LD_BIND_NOW" in os.environ,
         "max_processes": settings.max_processes,
         "grace": settings.grace,

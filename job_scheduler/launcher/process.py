@@ -84,5 +84,9 @@ class _Popen:
 
     def close(self) -> None:
         if self._sentinel_ends is not None:
-            os.close(self._sentinel_ends[0])
+            for descriptor in self._sentinel_ends:
+                if descriptor >= 0:
+                    os.close(descriptor)
             self._sentinel_ends = None
+
+    __del__ = close

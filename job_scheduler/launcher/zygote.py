@@ -38,6 +38,9 @@ _REQUESTS_PER_TURN = 512
 _STARTS_PER_TURN = 8
 """Jobs started before requests are looked at again."""
 
+_LONGEST_WAIT = 3600.0
+"""Seconds after which the loop looks up in any case; poll takes no more than 24 days."""
+
 _FORK_RETRY = 0.05
 """Seconds after which a fork that the system refused is tried again."""
 
@@ -77,6 +80,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     """
     gc.disable()
     NAMING.install()
+    _reset_ignored_signals()
     # TERM and its like end the program and the jobs; the zygote is there to see and report it.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP))
     zygote = Zygote(control, _socket.socket(fileno=reports), caller, settings)
@@ -194,7 +198,8 @@ class Zygote:
         deadlines = [running.deadline for running in self._timed.values()]
         if self._next_fork is not None and self._queue.ready:
             deadlines.append(self._next_fork)
-        return max(0, int((min(deadlines) - time.monotonic()) * 1000) + 1)
+        seconds = min(min(deadlines) - time.monotonic(), _LONGEST_WAIT)
+        return max(0, int(seconds * 1000) + 1)
 
     def _watch(self, descriptor: int, event: int, wanted: bool) -> None:
         if wanted and descriptor not in self._watched:
@@ -507,6 +512,15 @@ class Zygote:
         if complaints:
             self._sink.write(complaints.encode())
         self._watch(self._outbox.descriptor, select.POLLOUT, bool(self._outbox.waiting))
+
+
+def _reset_ignored_signals() -> None:
+    """Do not inherit what the program ignores, except for what Python itself ignores."""
+    for number in range(1, _signal.NSIG):
+        kept = (_signal.SIGPIPE, _signal.SIGXFSZ)
+        if number not in kept and _signal.getsignal(number) == _signal.SIG_IGN:
+            _signal.signal(number, _signal.SIG_DFL)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
 
 
 def _ignore(*_: object) -> None:

@@ -199,6 +199,19 @@ class TestFailedRuns:
         assert run.error.type == "MemoryLimitExceeded"
         assert "209,715,200 bytes" in run.error.message
 
+    def test_a_log_filter_that_raises_does_not_hold_up_the_run(self, scheduler, capsys):
+        def broken(record):
+            raise RuntimeError("a broken filter")
+
+        logger = logging.getLogger("job_scheduler")
+        logger.addFilter(broken)
+        try:
+            ended(scheduler.run("Raise", kind="real"), RunState.FAILED)
+            ended(scheduler.run("Noop"))
+        finally:
+            logger.removeFilter(broken)
+        assert "a broken filter" in capsys.readouterr().err
+
     def test_one_log_record_tells_all(self, scheduler, caplog):
         with caplog.at_level(logging.DEBUG, "job_scheduler"):
             run = ended(scheduler.run("Raise", kind="logged"), RunState.FAILED)
@@ -359,6 +372,9 @@ class TestStopping:
         run = ended(scheduler.options(timeout=0.1).run("Sleep", seconds=30), RunState.FAILED)
         assert run.error.type == "JobTimeout"
         ended(scheduler.options(timeout=20).run("Impatient", seconds=0.3))
+
+    def test_a_timeout_of_months(self, scheduler):
+        ended(scheduler.options(timeout=90 * 24 * 3600).run("Noop"))
 
     def test_shutdown_waits(self, scheduler, tmp_path):
         log = tmp_path / "log"

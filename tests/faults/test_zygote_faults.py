@@ -143,6 +143,40 @@ class TestZygote:
         assert any("20 waiting runs go to a new one" in r.getMessage() for r in caplog.records)
         gate.open()  # the lost job itself goes on
 
+    def test_dies_while_a_program_started_by_a_job_lives_on(self, scheduler):
+        """What a job has started holds none of our sockets, so the death is seen at once."""
+        left = scheduler.run("LeaveProgramBehind")
+        assert left.wait(20)
+        os.kill(zygote_pid(scheduler), signal.SIGKILL)
+        run = scheduler.run("Echo", value=1)
+        assert run.wait(20)
+        assert run.result == 1
+        os.kill(left.result, signal.SIGKILL)
+
+    def test_dies_and_one_class_can_no_longer_be_imported(
+        self, make_scheduler, tmp_path, monkeypatch, gate
+    ):
+        module = tmp_path / "fragile.py"
+        module.write_text(
+            "from job_scheduler import Job\nclass Fragile(Job):\n    def process(self): pass\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        import fragile
+
+        scheduler = make_scheduler(max_processes=1)
+        scheduler.jobs["Fragile"] = fragile.Fragile
+        assert scheduler.run("Fragile").wait(20)
+        first = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: first.pid)
+        broken, whole = scheduler.run("Fragile"), scheduler.run("Echo", value=1)
+        module.write_text("raise RuntimeError('half deployed, and longer than it was before')\n")
+        os.kill(zygote_pid(scheduler), signal.SIGKILL)
+        assert broken.wait(20)
+        assert whole.wait(20)
+        assert "half deployed" in broken.error.message
+        assert whole.result == 1
+
     def test_dies_idle_and_is_replaced(self, scheduler):
         assert scheduler.run("Echo", value=1).wait(20)
         os.kill(zygote_pid(scheduler), signal.SIGKILL)
@@ -437,6 +471,50 @@ assert scheduler.run("Echo", value=b"x" * 100_000).wait(20)
         gate.open()
         assert caller.stdout.readline() == "{'completed'}\n"
         assert caller.wait(20) == 0
+
+    def test_ignores_signals_that_its_jobs_do_not(self, start_caller, tmp_path):
+        caller = start_caller(
+            """
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+scheduler = JobScheduler(jobs=SAMPLES)
+run = scheduler.run("SignalState")
+run.wait()
+print(run.result, flush=True)
+"""
+        )
+        assert caller.stdout.readline() == "([], True, True, True)\n"
+
+    def test_is_interrupted_while_a_class_is_imported(self, start_caller, tmp_path):
+        (tmp_path / "slow.py").write_text(
+            "import sys, time\n"
+            "from job_scheduler import Job\n"
+            "class Slow(Job):\n"
+            "    def process(self): return 'slow'\n"
+            "if 'slow_allowed' not in sys.modules: time.sleep(1)\n"
+        )
+        caller = start_caller(
+            """
+sys.path.insert(0, sys.argv[1])
+sys.modules["slow_allowed"] = sys
+from slow import Slow
+scheduler = JobScheduler(jobs={**SAMPLES, "Slow": Slow})
+scheduler.run("Noop").wait()
+def interrupt(*_):
+    raise KeyboardInterrupt
+signal.signal(signal.SIGALRM, interrupt)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+try:
+    scheduler.run("Slow")
+except KeyboardInterrupt:
+    pass
+runs = [scheduler.run("Echo", value=1), scheduler.run("Slow"), scheduler.run("Pid")]
+assert all(run.wait(20) for run in runs)
+print([run.state.value for run in runs], runs[1].result, flush=True)
+""",
+            tmp_path,
+        )
+        assert caller.stdout.readline() == "['completed', 'completed', 'completed'] slow\n"
 
     def test_its_stderr_is_full(self, start_caller, tmp_path):
         """A reader that has gone to sleep holds up the jobs that write, and nothing else."""

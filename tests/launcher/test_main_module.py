@@ -121,6 +121,8 @@ JobScheduler(jobs={"Here": Here}).run("Here")
 def test_a_session_can_run_jobs_of_modules():
     code = """
 from job_scheduler import JobScheduler
+run = JobScheduler().run("TestJob", name=bytearray(b"__main__"))
+run.wait()
 run = JobScheduler().run("TestJob", name="Session")
 run.wait()
 print(run.state)
@@ -251,10 +253,11 @@ def test_the_zygote_has_path_folder_and_environment_of_the_first_run(run_script,
         "    def process(self): return os.getcwd(), os.environ['LATE'], os.environ.get('LATER')\n"
     )
     done = run_script("""
-        import os, sys
+        import os, pathlib, sys
         from job_scheduler import JobScheduler
         scheduler = JobScheduler()
         sys.path.append("late")
+        sys.path.append(pathlib.Path("/nowhere"))  # passed over, as by Python
         from late_jobs import Where
         scheduler.jobs["Where"] = Where
         os.environ["LATE"] = "yes"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -64,6 +65,18 @@ def test_of_a_job_that_has_ended(scheduler):
     process.terminate()
     assert process.exitcode == 3
     assert connection.wait([process.sentinel], 0)
+
+
+def test_a_sentinel_goes_with_its_process(make_scheduler):
+    scheduler = make_scheduler()
+    run = scheduler.run("Noop")
+    sentinel = run.process.sentinel
+    assert run.wait(20)
+    os.fstat(sentinel)
+    del run
+    gc.collect()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(sentinel)
 
 
 def test_of_a_run_that_never_started(make_scheduler, gate):

@@ -130,6 +130,9 @@ class SpawnLauncher:
         """Look whether a fresh interpreter can find the class; it is imported only there."""
         if self._closed:
             raise ShutdownError("the scheduler was shut down and takes no more work")
+        self._know(job_class)
+
+    def _know(self, job_class: type[Job]) -> None:
         with self._lock:
             if job_class not in self._classes:
                 module, qualname, _ = reference(job_class)
@@ -154,7 +157,7 @@ class SpawnLauncher:
         """Take over a run that another launcher had accepted."""
         run._owner = self
         with self._lock:
-            self.prepare(job_class)
+            self._know(job_class)
             known = self._classes[job_class]
             assignment = Assignment(run.id, run.name, job_class, known.memory_limit, payload, None)
             self._runs[run.id] = run

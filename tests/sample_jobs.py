@@ -264,6 +264,23 @@ def _target(descriptor):
         return ""
 
 
+class DescriptorLimits(Job):
+    def process(self, padding):
+        import resource
+
+        return resource.getrlimit(resource.RLIMIT_NOFILE)
+
+
+class LargeResultWithoutDescriptors(Job):
+    """Returns what travels as a memory file, and has no descriptor left to make one."""
+
+    def process(self):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_NOFILE, (0, 0))
+        return b"x" * 100_000
+
+
 class Nested(Job):
     """Starts a run of its own, from its own process."""
 

@@ -22,6 +22,7 @@ from job_scheduler.launcher.work import (
     describe_failure,
     encode_result,
     lift_memory_limit,
+    limit_descriptors,
     limit_memory,
 )
 
@@ -44,6 +45,7 @@ def fork_child(  # noqa: C901  # see its docstring
     stderr: int,
     foreign_descriptors: Iterable[int],
     zygote_pid: int,
+    descriptor_limits: tuple[int, int] | None,
 ) -> int:
     """Fork a child for the job; the zygote gets its pid, and in the child this never returns.
 
@@ -79,6 +81,8 @@ def fork_child(  # noqa: C901  # see its docstring
         enable_gc()
         if "multiprocessing.process" in modules:
             NAMING.apply(modules["multiprocessing.process"])
+        if descriptor_limits is not None:
+            limit_descriptors(descriptor_limits)
         if memory_limit is not None:
             limit_memory(memory_limit)
         try:
@@ -93,7 +97,7 @@ def fork_child(  # noqa: C901  # see its docstring
             if "threading" in modules:
                 _settle_threads_and_children()
             if result is not None:
-                _report(reports, wire.RESULT, run_id, payload=encode_result(name, result))
+                _report_result(reports, run_id, name, result)
             code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
@@ -120,9 +124,7 @@ def _lives(zygote_pid: int) -> bool:
 
 
 def _decode_arguments(assignment: Assignment) -> dict[str, Any]:
-    data = wire.payload_of(assignment.payload, assignment.memory_file)
-    if assignment.memory_file is not None:
-        close(assignment.memory_file)
+    data = wire.take_payload(assignment.payload, assignment.memory_file)
     arguments: dict[str, Any] = wire.decode(data)
     return arguments
 
@@ -140,19 +142,22 @@ def _fail(assignment: Assignment, reports: _socket.socket, error: BaseException)
 
 def _report_failure(assignment: Assignment, reports: _socket.socket, error: BaseException) -> None:
     name, message, text = describe_failure(error, assignment.memory_limit)
-    payload = wire.encode((message, text))
-    if not _report(reports, wire.FAILURE, assignment.run_id, name, payload=payload):
+    packet, attachment = wire.pack(
+        wire.FAILURE, assignment.run_id, name, payload=wire.encode((message, text))
+    )
+    try:
+        wire.send(reports, packet, attachment)
+    except OSError:
         print(f"job {assignment.name!r}, run {assignment.run_id}, failed:\n{text}", file=sys.stderr)
 
 
-def _report(reports: _socket.socket, *header: Any, payload: bytes) -> bool:
-    """Send a report; False if nobody listens any more."""
-    packet, memory_file = wire.pack(*header, payload=payload)
+def _report_result(reports: _socket.socket, run_id: str, name: str, result: Any) -> None:
     try:
-        wire.send(reports, packet, memory_file)
-    except OSError:
-        return False
-    return True
+        wire.send(reports, *wire.pack(wire.RESULT, run_id, payload=encode_result(name, result)))
+    except ConnectionError:
+        pass  # the program is gone, and with it everyone who could ask for the result
+    except OSError as error:
+        print(f"job {name!r}: its return value is dropped: {error}", file=sys.stderr)
 
 
 def _settle_threads_and_children() -> None:

@@ -1,8 +1,8 @@
 """The program's side of the zygote: start it, feed it, listen to it, replace it if it dies.
 
-``submit`` makes one send on a socket and takes no lock. A thread of ours reads the reports.
-Nothing of the program's own is touched: no signal handler, no child of its to wait for (the
-zygote is not its child), no event loop.
+``submit`` makes one send on a socket and takes no lock. A thread of ours reads the reports; it
+runs no code of the program's. Nothing of the program's own is touched: no signal handler, no
+child of its to wait for (the zygote is not its child), no event loop.
 
 Each zygote has one :class:`~job_scheduler.launcher.line.Line` to it. When a zygote dies, its line
 is closed for reading first, then read to its end: after that no child of the dead zygote can
@@ -20,7 +20,6 @@ import marshal
 import os
 import queue
 import select
-import signal
 import socket
 import sys
 import threading
@@ -28,21 +27,18 @@ import traceback
 import weakref
 from typing import TYPE_CHECKING, Any, Final
 
-from job_scheduler.errors import (
-    JobImportError,
-    LaunchError,
-    QueueFullError,
-    ShutdownError,
-)
+from job_scheduler.errors import JobImportError, LaunchError, QueueFullError, ShutdownError
 from job_scheduler.launcher import ending, wire
+from job_scheduler.launcher.aside import do_aside
 from job_scheduler.launcher.base import Settings, encode_arguments, reference, wait_at_exit
-from job_scheduler.launcher.line import Line, open_line
+from job_scheduler.launcher.books import Books, Submission
+from job_scheduler.launcher.boot import start_zygote
+from job_scheduler.launcher.line import Line, ZygoteDiedError
 from job_scheduler.launcher.main_module import describe_main
-from job_scheduler.run import Run, RunError, RunState
+from job_scheduler.run import Run
 
 if TYPE_CHECKING:
     import multiprocessing
-    from collections.abc import Callable
 
     from job_scheduler.job import Job
     from job_scheduler.launcher.spawn import SpawnLauncher
@@ -55,47 +51,8 @@ _MOST_DEATHS: Final = 10
 _IMPORT_TRIES: Final = 3
 """Zygotes that may die while they import one class before the class is blamed."""
 
-
-class _Submission:
-    """An accepted run with what is needed to submit it again, until it is announced."""
-
-    __slots__ = (
-        "class_id",
-        "failure",
-        "line",
-        "load_result",
-        "memory_file",
-        "packet",
-        "run",
-        "timeout",
-    )
-
-    def __init__(
-        self,
-        run: Run,
-        class_id: int,
-        timeout: float | None,
-        packet: bytes,
-        memory_file: int | None,
-    ) -> None:
-        self.run = run
-        self.class_id = class_id
-        self.timeout = timeout
-        self.packet = packet
-        self.memory_file = memory_file
-        self.line: Line | None = None
-        self.failure: RunError | None = None
-        self.load_result: Callable[[], Any] | None = None
-
-    def forget_packet(self) -> None:
-        self.packet = b""
-        if self.memory_file is not None:
-            os.close(self.memory_file)
-            self.memory_file = None
-
-
-class _ZygoteDiedError(Exception):
-    """The zygote has died while something was asked of it."""
+_RESERVED_DESCRIPTORS: Final = 32
+"""Descriptors that a zygote needs besides one per running job and one per large argument."""
 
 
 class ZygoteLauncher:
@@ -110,8 +67,7 @@ class ZygoteLauncher:
         self._deaths = 0
         self._classes: dict[type[Job], int] = {}
         self._main_needed = False
-        self._waiting: dict[str, _Submission] = {}
-        self._running: dict[str, _Submission] = {}
+        self._books = Books()
         self._fallback: SpawnLauncher | None = None
         prefix = os.urandom(6).hex()
         self._ids = map(f"{prefix}-{{}}".format, itertools.count(1))
@@ -119,7 +75,8 @@ class ZygoteLauncher:
         wait_at_exit(self, settings)
 
     def __repr__(self) -> str:
-        return f"<ZygoteLauncher: {len(self._running)} running, {len(self._waiting)} waiting>"
+        books = self._books
+        return f"<ZygoteLauncher: {len(books.running)} running, {len(books.waiting)} waiting>"
 
     # What the scheduler calls
 
@@ -144,27 +101,26 @@ class ZygoteLauncher:
         if line is None:
             assert self._fallback is not None
             return self._fallback.submit(name, job_class, arguments, timeout)
-        if len(self._waiting) >= self._settings.max_waiting:
+        books = self._books
+        if len(books.waiting) >= self._settings.max_waiting:
             raise QueueFullError(
-                f"{len(self._waiting):,} runs wait already, as many as max_waiting allows: "
+                f"{len(books.waiting):,} runs wait already, as many as max_waiting allows: "
                 f"job {name!r} was not accepted"
             )
         run = Run(next(self._ids), name, self)
         class_id = self._classes[job_class]
-        packet, memory_file = wire.pack(wire.RUN, run.id, class_id, name, timeout, payload=payload)
-        submission = _Submission(run, class_id, timeout, packet, memory_file)
-        if memory_file is not None and memory_file > _most_memory_files():
-            submission.forget_packet()
+        packet, attachment = wire.pack(wire.RUN, run.id, class_id, name, timeout, payload=payload)
+        if attachment is not None and len(books.large) >= self._most_large():
             raise QueueFullError(
-                f"so many large arguments wait that file descriptors run out (RLIMIT_NOFILE): "
-                f"job {name!r} was not accepted"
+                f"so many large arguments wait that the launching process runs out of file "
+                f"descriptors (RLIMIT_NOFILE): job {name!r} was not accepted"
             )
-        self._waiting[run.id] = submission
+        submission = Submission(run, job_class, timeout, packet, attachment)
+        books.enter(submission)
         try:
-            self._send_submission(submission, line)
+            self._send(submission, line)
         except BaseException:
-            self._waiting.pop(run.id, None)
-            submission.forget_packet()
+            books.leave(submission)
             raise
         return run
 
@@ -178,8 +134,8 @@ class ZygoteLauncher:
                 if self._fallback is not None:
                     return None
             elif (
-                wire.refers_to_main(payload)
-                and not line.main_loaded
+                not line.main_loaded
+                and wire.refers_to_main(payload)
                 and describe_main() is not None
             ):
                 with self._lock:
@@ -188,11 +144,16 @@ class ZygoteLauncher:
             else:
                 return line
 
+    def _most_large(self) -> int:
+        """How many large arguments may wait: each holds a descriptor in the zygote."""
+        import resource
+
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        return max(1, limit - self._settings.max_processes - _RESERVED_DESCRIPTORS)
+
     def pending(self) -> list[Run]:
         """The runs that have not ended."""
-        submissions = [*self._waiting.values(), *self._running.values()]
-        runs = [submission.run for submission in submissions]
-        return runs + (self._fallback.pending() if self._fallback is not None else [])
+        return self._books.runs() + (self._fallback.pending() if self._fallback else [])
 
     def cancel(self, run: Run) -> bool:
         """Ask the zygote to stop the run."""
@@ -203,6 +164,12 @@ class ZygoteLauncher:
     def signal(self, run: Run, number: int) -> None:
         """Send a signal to the job's process alone, if it is running."""
         self._request(run, wire.SIGNAL, run.id, int(number))  # marshal takes no enumerations
+
+    def _request(self, run: Run, *request: Any) -> None:
+        submission = self._books.find(run.id)
+        line = submission.line if submission is not None else None
+        if line is not None:
+            line.tell(*request)
 
     def process(self, run: Run) -> multiprocessing.Process:
         """The face of the run's process; waits until it exists."""
@@ -215,16 +182,14 @@ class ZygoteLauncher:
         with self._lock:
             self._closed = self._held = True
             if self._line is not None:
-                self._tell(self._line, wire.CLOSE)
+                self._line.tell(wire.CLOSE)
             if self._fallback is not None:
                 self._fallback.close()
 
-    # Sending
-
-    def _send_submission(self, submission: _Submission, line: Line) -> None:
+    def _send(self, submission: Submission, line: Line) -> None:
         submission.line = line
         try:
-            line.send(submission.packet, submission.memory_file)
+            line.send(submission.packet, submission.attachment)
         except ConnectionError:
             with self._lock:
                 # Buried before the run was in the books, so nobody else submits it again.
@@ -236,25 +201,22 @@ class ZygoteLauncher:
                 f"handed to the launching process: {error}"
             ) from error
 
-    def _request(self, run: Run, *request: Any) -> None:
-        # In this order: a run that starts meanwhile is among the running before it leaves here.
-        submission = self._waiting.get(run.id) or self._running.get(run.id)
-        if submission is not None and submission.line is not None:
-            self._tell(submission.line, *request)
-
-    def _tell(self, line: Line, *request: Any) -> None:
-        with contextlib.suppress(ConnectionError):  # it has died; its burial sees to the runs
-            line.send(*wire.pack(*request))
-
-    # Starting a zygote
+    # Starting a zygote and having it import, always under the lock
 
     def _open_line(self) -> Line:
         """Start a zygote and wait until it is ready; raises ``LaunchError``."""
-        line = open_line(self._settings)
+        line = start_zygote(self._settings)
+        if self._line is not None:  # a signal handler has called run() meanwhile
+            line.close()
+            return self._line
         line.reader = threading.Thread(
             target=self._listen, args=(line,), name="job_scheduler reports", daemon=True
         )
-        line.reader.start()
+        try:
+            line.reader.start()
+        except RuntimeError as error:
+            line.close()
+            raise LaunchError(f"no thread can be started to listen to the jobs: {error}") from error
         self._line = line
         return line
 
@@ -262,19 +224,26 @@ class ZygoteLauncher:
         """A line whose zygote has imported the classes; starts one, and another if it dies."""
         for tries_left in reversed(range(_IMPORT_TRIES)):
             line = self._line or self._open_line()
+            what = ""
             try:
                 for job_class in job_classes:
+                    what = job_class.__qualname__
                     if self._classes[job_class] not in line.loaded:
                         self._load(line, job_class)
+                what = "the main module"
                 if self._main_needed and not line.main_loaded:
-                    self._load_main(line)
-            except _ZygoteDiedError as error:
+                    self._ask_to_import(line, what, wire.LOAD_MAIN, describe_main())
+                    line.main_loaded = True
+            except ZygoteDiedError:
                 self._line = None
                 if not tries_left:
-                    raise JobImportError(str(error)) from None
+                    raise JobImportError(
+                        f"the launching process ended while it imported {what}"
+                    ) from None
             else:
                 break
-        self._leave_zygote_if_threaded(line)
+        if line.threads and self._fallback is None:
+            self._leave_threaded_zygote(line)
         return line
 
     def _load(self, line: Line, job_class: type[Job]) -> None:
@@ -284,59 +253,67 @@ class ZygoteLauncher:
         limits = [
             None if n is None else int(n) for n in (job_class.max_running, job_class.memory_limit)
         ]
-        self._ask(line, qualname, wire.LOAD, class_id, module, qualname, *limits, main)
+        content = (class_id, module, qualname, *limits, main)
+        self._ask_to_import(line, qualname, wire.LOAD, *content)
         line.loaded.add(class_id)
 
-    def _load_main(self, line: Line) -> None:
-        """Have the zygote import the main module, to which some argument refers."""
-        self._ask(line, "the main module", wire.LOAD_MAIN, describe_main())
-        line.main_loaded = True
-
-    def _ask(self, line: Line, what: str, *request: Any) -> None:
-        """Make the zygote import something, and wait for its answer."""
-        if threading.current_thread() is line.reader:
-            raise JobImportError(
-                f"{what} cannot be imported now: run() was called by a log handler, in the thread "
-                f"that would learn of the import; run that job once before"
-            )
-        self._tell(line, *request)
-        line.unanswered += 1
+    def _ask_to_import(self, line: Line, what: str, *request: Any) -> None:
         timeout = self._settings.start_timeout
         try:
-            while line.unanswered:
-                reply = line.replies.get(timeout=timeout)
-                line.unanswered -= 1
+            (kind, _, *header), payload = line.ask(timeout, *request)
         except queue.Empty:
-            os.kill(line.pid, signal.SIGKILL)
+            line.kill()
             raise JobImportError(
                 f"importing {what} took more than {timeout:g} s in the launching process. Does "
                 f"its module start a server or a loop when it is imported? That belongs under "
                 f"'if __name__ == \"__main__\":'"
             ) from None
-        if reply is None:
-            line.replies.put(None)
-            raise _ZygoteDiedError(f"the launching process ended while it imported {what}")
-        (kind, *header), payload = reply
         if kind == wire.REFUSED:
             raise JobImportError(
                 f"{what} cannot be imported in the launching process:\n{wire.decode(payload)}"
             )
         line.threads = header[0]
 
-    def _leave_zygote_if_threaded(self, line: Line) -> None:
-        """Start all further jobs by a clean exec if the zygote is no longer safe to fork."""
-        if not line.threads or self._fallback is not None:
-            return
-        logger.warning(
-            "an imported module has started threads, so jobs cannot be forked safely: each is "
-            "started in a fresh interpreter instead, which takes longer"
-        )
+    # Going on without a zygote
+
+    def _leave_threaded_zygote(self, line: Line) -> None:
+        """Start all further jobs by a clean exec: the zygote is no longer safe to fork."""
         from job_scheduler.launcher.spawn import SpawnLauncher
 
-        self._fallback = SpawnLauncher(self._settings)
+        do_aside(_warn_of_threads)
         self._line = None
-        self._tell(line, wire.HAND_BACK)
-        self._tell(line, wire.CLOSE)
+        fallback = SpawnLauncher(self._settings)
+        handed_back: list[str] = []
+        try:
+            _, payload = line.ask(self._settings.start_timeout, wire.HAND_BACK)
+            handed_back = wire.decode(payload)
+        except ZygoteDiedError:
+            pass  # its burial gives the waiting ones to the fallback
+        except queue.Empty:
+            line.kill()
+        line.tell(wire.CLOSE)
+        started = self._books.on(line) - self._books.of(handed_back)
+        for submission in started:
+            submission.take_place(fallback)
+        self._fallback = fallback
+        self._move_to_fallback(handed_back)
+
+    def _move_to_fallback(self, run_ids: list[str]) -> None:
+        """Start runs that no zygote will start by a clean exec."""
+        assert self._fallback is not None
+        for run_id in run_ids:
+            submission = self._books.waiting.get(run_id)
+            if submission is None:  # submit() has just given up on it
+                continue
+            submission.leave_place()
+            payload = submission.attachment or marshal.loads(submission.packet)[-1]
+            run, job_class, timeout = submission.run, submission.job_class, submission.timeout
+            try:
+                self._fallback.adopt(run, job_class, payload, timeout)
+            except Exception as error:
+                self._books.end(submission, ending.lost(f"it could not be started: {error}"))
+            else:
+                self._books.leave(submission)
 
     # Listening
 
@@ -345,14 +322,16 @@ class ZygoteLauncher:
         poll = select.poll()
         poll.register(line.reports, select.POLLIN)
         poll.register(line.control, 0)  # only to be told that the other end is closed
+        if line.pidfd >= 0:  # what the zygote's imports have forked may keep that end open
+            poll.register(line.pidfd, select.POLLIN)
         gone = False
         while not gone:
-            gone = any(descriptor == line.control.fileno() for descriptor, _ in poll.poll())
+            gone = any(descriptor != line.reports.fileno() for descriptor, _ in poll.poll())
             self._read_reports(line)
         with contextlib.suppress(OSError):  # the program has closed it under us
             line.reports.shutdown(socket.SHUT_RD)
         self._read_reports(line)
-        line.replies.put(None)
+        line.take_death()
         self._bury(line)
 
     def _read_reports(self, line: Line) -> None:
@@ -365,93 +344,31 @@ class ZygoteLauncher:
                 return
             try:
                 self._take_report(line, *received)
-            except Exception:  # a logging filter of the program's, say: the next report counts
+            except Exception:  # a fault in one must not cost all that follow
                 traceback.print_exc()
 
     def _take_report(self, line: Line, report: Any, memory_file: int | None) -> None:
-        """Act on a report; one of a run whose ``submit`` was interrupted is of no interest."""
-        kind, run_id = report[:2]
+        kind = report[0]
         if kind == wire.STARTED:
-            self._take_start(*report[1:])
+            self._deaths = 0
+            self._books.take_start(*report[1:])
             return
         problem: OSError | None = None
         try:
-            payload = wire.payload_of(report[-1], memory_file)
+            payload = wire.take_payload(report[-1], memory_file)
         except OSError as error:  # no descriptor was free: the end of the run counts all the same
             problem, payload = error, b""
-        finally:
-            if memory_file is not None and memory_file >= 0:
-                os.close(memory_file)
-        if kind in wire.OF_A_RUN and run_id not in self._running and run_id not in self._waiting:
-            return
         if kind == wire.ENDED:
-            self._take_end(payload, *report[1:-1])
+            self._books.take_end(payload, *report[1:-1])
         elif kind == wire.RESULT:
-            self._running[run_id].load_result = (
-                functools.partial(wire.decode, payload) if problem is None else _raiser(problem)
-            )
+            self._books.take_result(report[1], payload, problem)
         elif kind == wire.FAILURE:
-            message, text = wire.decode(payload) if problem is None else (str(problem), "")
-            self._running[run_id].failure = RunError(report[2], message, text)
-        elif kind == wire.HANDED_BACK:
-            self._move_to_fallback(wire.decode(payload))
+            self._books.take_failure(report[1], report[2], payload, problem)
+        elif kind == wire.HANDED_BACK and not report[1]:  # sent while it was being left
+            with self._lock:
+                self._move_to_fallback(wire.decode(payload))
         else:
-            line.replies.put((report, payload))
-
-    def _take_start(self, run_id: str, at: float, pid: int) -> None:
-        submission = self._waiting.get(run_id)
-        if submission is None:
-            return
-        submission.forget_packet()
-        self._running[run_id] = submission
-        self._waiting.pop(run_id, None)
-        self._deaths = 0
-        submission.run._started(pid, at)
-
-    def _take_end(
-        self,
-        tail: bytes,
-        run_id: str,
-        status: int | None,
-        reason: str,
-        peak_kilobytes: int,
-        cpu_seconds: float,
-        at: float,
-    ) -> None:
-        submission = self._running.get(run_id) or self._waiting[run_id]
-        submission.forget_packet()
-        facts = ending.Facts(
-            reason=reason,
-            timeout=submission.timeout,
-            failure=submission.failure,
-            load_result=submission.load_result,
-            ended_at=at,
-            stderr=tail.decode(errors="replace"),
-        )
-        if status is not None:
-            facts = facts._replace(
-                exitcode=os.waitstatus_to_exitcode(status),
-                peak_memory=peak_kilobytes * 1024,
-                cpu_time=cpu_seconds,
-            )
-            if submission.run.state == RunState.PENDING:  # it ended before it could announce itself
-                submission.run._started(None, at)
-        ending.settle(submission.run, facts)
-        self._running.pop(run_id, None)
-        self._waiting.pop(run_id, None)
-
-    def _move_to_fallback(self, run_ids: list[str]) -> None:
-        """Start the runs that the zygote has handed back by a clean exec."""
-        by_id = {class_id: job_class for job_class, class_id in self._classes.items()}
-        for run_id in run_ids:
-            submission = self._waiting.pop(run_id, None)
-            if submission is None:  # submit() has just given up on it
-                continue
-            payload = wire.payload_of(marshal.loads(submission.packet)[-1], submission.memory_file)
-            submission.forget_packet()
-            job_class = by_id[submission.class_id]
-            assert self._fallback is not None
-            self._fallback.adopt(submission.run, job_class, payload, submission.timeout)
+            line.take_answer(report[1], (report[:-1], payload))
 
     # When a zygote has died
 
@@ -463,67 +380,69 @@ class ZygoteLauncher:
             with contextlib.suppress(OSError):
                 line.control.shutdown(socket.SHUT_RDWR)  # from here on, sends fail
             line.buried = True
-            for submission in [s for s in tuple(self._running.values()) if s.line is line]:
-                del self._running[submission.run.id]
-                ending.lose(
-                    submission.run,
-                    "the launching process died while the job ran; what became of it is unknown",
-                )
-            left = [s for s in tuple(self._waiting.values()) if s.line is line]
-            for submission in [s for s in left if s.run._cancel_requested]:
-                left.remove(submission)
-                self._give_up(submission, ending.Facts(reason=wire.CANCELLED))
+            for submission in self._books.running_on(line):
+                message = "the launching process died while the job ran; its outcome is unknown"
+                self._books.end(submission, ending.lost(message))
+            left = []
+            for submission in self._books.waiting_on(line):
+                if submission.run._cancel_requested:
+                    facts = ending.Facts(reason=wire.CANCELLED)
+                    self._books.end(submission, ending.conclude(facts))
+                else:
+                    left.append(submission)
             if left:
-                logger.warning(
-                    "the launching process %d died; %d waiting runs go to a new one",
-                    line.pid,
-                    len(left),
-                )
+                text = "the launching process %d died; %d waiting runs go to a new one"
+                do_aside(functools.partial(logger.warning, text, line.pid, len(left)))
                 self._submit_again(left)
 
-    def _submit_again(self, submissions: list[_Submission]) -> None:
+    def _submit_again(self, submissions: list[Submission]) -> None:
         """Give runs that no child has announced to a new zygote, before any others."""
         self._held = True
+        self._deaths += 1
         try:
-            self._submit_again_in_order(submissions)
+            left = self._those_with_a_line(submissions)
+            if self._fallback is not None:
+                self._move_to_fallback([submission.run.id for submission in left])
+                return
+            for submission in left:
+                self._send_again(submission)
+            if self._closed and self._line is not None:
+                self._line.tell(wire.CLOSE)
         finally:
             self._held = self._closed
 
-    def _submit_again_in_order(self, submissions: list[_Submission]) -> None:
-        self._deaths += 1
-        line: Line | None = None
-        imported: list[type[Job]] = []
-        for job_class, class_id in tuple(self._classes.items()):
-            of_class = [each for each in submissions if each.class_id == class_id]
-            if not of_class or self._fallback is not None:
-                continue
+    def _those_with_a_line(self, submissions: list[Submission]) -> list[Submission]:
+        """Start a zygote with the classes of these runs; gives up those whose class it lacks."""
+        left = submissions
+        while left and self._fallback is None:
+            imported: list[type[Job]] = []
             try:
-                if self._deaths > _MOST_DEATHS:
-                    raise LaunchError(f"the launching process died {_MOST_DEATHS} times in a row")
-                line = self._line_with([*imported, job_class])
-                imported.append(job_class)
-            except (LaunchError, JobImportError) as error:
-                for submission in of_class:
-                    submissions.remove(submission)
-                    facts = ending.Facts(reason=wire.NO_PROCESS, stderr=str(error))
-                    self._give_up(submission, facts)
-        if self._fallback is not None:
-            self._move_to_fallback([submission.run.id for submission in submissions])
-        elif line is not None:
-            self._send_again(submissions, line)
+                for job_class in dict.fromkeys(submission.job_class for submission in left):
+                    imported.append(job_class)
+                    if self._deaths > _MOST_DEATHS:
+                        raise LaunchError(f"the launching process died {self._deaths} times")
+                    self._line_with(imported)
+                break
+            except Exception as error:  # the last one's fault; once more without it
+                for submission in left:
+                    if submission.job_class is imported[-1]:
+                        self._give_up(submission, error)
+                left = [each for each in left if each.job_class is not imported[-1]]
+        return left
 
-    def _send_again(self, submissions: list[_Submission], line: Line) -> None:
-        for submission in submissions:
-            self._send_submission(submission, line)
+    def _send_again(self, submission: Submission) -> None:
+        line = self._line
+        assert line is not None
+        try:
+            self._send(submission, line)
             if submission.run._cancel_requested:  # its STOP may have gone to the dead zygote
-                self._tell(line, wire.STOP, submission.run.id)
-        if self._closed:
-            self._tell(line, wire.CLOSE)
+                line.tell(wire.STOP, submission.run.id)
+        except Exception as error:
+            self._give_up(submission, error)
 
-    def _give_up(self, submission: _Submission, facts: ending.Facts) -> None:
-        self._waiting.pop(submission.run.id, None)
-        submission.forget_packet()
-        ending.settle(submission.run, facts)
+    def _give_up(self, submission: Submission, reason: Exception) -> None:
+        facts = ending.Facts(reason=wire.NO_PROCESS, stderr=str(reason))
+        self._books.end(submission, ending.conclude(facts))
 
     # When the program forks
 
@@ -533,24 +452,14 @@ class ZygoteLauncher:
         self._line = None
         self._fallback = None
         self._closed = self._held = True
-        for submission in (*self._waiting.values(), *self._running.values()):
-            submission.forget_packet()
-        self._waiting.clear()
-        self._running.clear()
+        self._books.forget_all()
 
 
-def _raiser(error: Exception) -> Callable[[], Any]:
-    def fail() -> Any:
-        raise error
-
-    return fail
-
-
-def _most_memory_files() -> int:
-    """The highest descriptor for large arguments: the zygote has the same limit, and needs room."""
-    import resource
-
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0] * 3 // 4
+def _warn_of_threads() -> None:
+    logger.warning(
+        "an imported module has started threads, so jobs cannot be forked safely: each is "
+        "started in a fresh interpreter instead, which takes longer"
+    )
 
 
 _launchers: weakref.WeakSet[ZygoteLauncher] = weakref.WeakSet()

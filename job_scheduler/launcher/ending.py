@@ -59,28 +59,29 @@ def judge(facts: Facts) -> tuple[RunState, RunError | None]:
     return RunState.FAILED, RunError("JobExited", f"exited with code {facts.exitcode}")
 
 
-def settle(run: Run, facts: Facts) -> None:
-    """End the run with its outcome, and log it if it failed."""
+def conclude(facts: Facts) -> Ending:
+    """The ending that follows from what was seen."""
     state, error = judge(facts)
-    finish(
-        run,
-        Ending(
-            state,
-            error,
-            exitcode=facts.exitcode,
-            ended_at=facts.ended_at or time.time(),
-            peak_memory=facts.peak_memory,
-            cpu_time=facts.cpu_time,
-            stderr=facts.stderr,
-            load_result=facts.load_result if state is RunState.COMPLETED else None,
-        ),
+    return Ending(
+        state,
+        error,
+        exitcode=facts.exitcode,
+        ended_at=facts.ended_at or time.time(),
+        peak_memory=facts.peak_memory,
+        cpu_time=facts.cpu_time,
+        stderr=facts.stderr,
+        load_result=facts.load_result if state is RunState.COMPLETED else None,
     )
 
 
-def lose(run: Run, message: str) -> None:
-    """End a run of which nothing more will be heard."""
-    error = RunError("JobLost", message)
-    finish(run, Ending(RunState.FAILED, error, ended_at=time.time()))
+def lost(message: str) -> Ending:
+    """The ending of a run of which nothing more will be heard."""
+    return Ending(RunState.FAILED, RunError("JobLost", message), ended_at=time.time())
+
+
+def settle(run: Run, facts: Facts) -> None:
+    """End the run with its outcome, and log it if it failed."""
+    finish(run, conclude(facts))
 
 
 def finish(run: Run, ending: Ending) -> None:

@@ -1,54 +1,31 @@
-"""One zygote, as the program sees it: starting it, and the two sockets to it."""
+"""One zygote, as the program sees it: the two sockets to it, and asking it for something."""
 
 from __future__ import annotations
 
 import contextlib
-import marshal
+import itertools
 import os
 import queue
 import select
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 import weakref
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from job_scheduler.errors import LaunchError
 from job_scheduler.launcher import wire
 
-if TYPE_CHECKING:
-    from job_scheduler.launcher.base import Settings
-
-_BOOT: Final = """\
-import os, sys
-if os.fork():
-    os._exit(0)
-os.setsid()
-import _socket, marshal
-control = _socket.socket(fileno=int(sys.argv[2]))
-settings = marshal.loads(control.recv(1 << 20))
-sys.path[:] = settings["path"]
-for descriptor in map(int, sys.argv[2:]):
-    if descriptor >= 0:
-        os.set_inheritable(descriptor, False)
-if not settings["bind_now"]:
-    del os.environ["LD_BIND_NOW"]
-from job_scheduler.launcher.zygote import main
-main(control, settings, int(sys.argv[3]), int(sys.argv[4]))
-"""
-"""What the zygote's interpreter runs. It forks at once, so that it is nobody's child.
-
-It was started with ``LD_BIND_NOW``: symbols bound later would be bound, and their pages copied,
-in each child anew. The jobs do not inherit that setting.
-"""
-
 _SEND_PATIENCE: Final = 10.0
 """Seconds for which a zygote may take no requests before a sender gives up."""
 
-_SOCKET_BUFFER: Final = 4 * 1024 * 1024
+Answer = tuple[Any, bytes]
+"""A report that answers a request, and its payload."""
+
+
+class ZygoteDiedError(Exception):
+    """The zygote has died while something was asked of it."""
 
 
 class Line:
@@ -62,6 +39,8 @@ class Line:
         self.control = control
         self.reports = reports
         self.pid = 0
+        self.pidfd = -1
+        """Becomes readable when the zygote has died; -1 where the kernel has none."""
         self.threads = 0
         """Python threads that imported modules have started in the zygote."""
         self.loaded: set[int] = set()
@@ -69,23 +48,38 @@ class Line:
         self.main_loaded = False
         self.buried = False
         """Whether its runs have been seen to; what is sent from then on is lost."""
-        self.replies: queue.SimpleQueue[tuple[Any, bytes] | None] = queue.SimpleQueue()
-        """Answers to LOAD; None once no more will come."""
-        self.unanswered = 0
-        """Requests whose answer nobody has taken; more than one if a caller was interrupted."""
         self.reader: threading.Thread | None = None
+        self._numbers = itertools.count(1)
+        self._asked: dict[int, queue.SimpleQueue[Answer | None]] = {}
+        self._dead = False
         _lines.add(self)
 
     def close(self) -> None:
         self.control.close()
         self.reports.close()
+        if self.pidfd >= 0:
+            os.close(self.pidfd)
+            self.pidfd = -1
 
     __del__ = close
 
-    def send(self, packet: bytes, memory_file: int | None = None) -> None:
+    def set_pid(self, pid: int) -> None:
+        self.pid = pid
+        with contextlib.suppress(AttributeError, OSError):
+            self.pidfd = os.pidfd_open(pid)
+
+    def kill(self) -> None:
+        """End the zygote at once, if it is known and alive."""
+        with contextlib.suppress(ProcessLookupError):
+            if self.pidfd >= 0:
+                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+            elif self.pid:
+                os.kill(self.pid, signal.SIGKILL)
+
+    def send(self, packet: bytes, attachment: bytes | None = None) -> None:
         """Send one packet; waits while the zygote is busy, but not for ever."""
         try:
-            wire.send(self.control, packet, memory_file, socket.MSG_DONTWAIT)
+            wire.send(self.control, packet, attachment, socket.MSG_DONTWAIT)
             return
         except BlockingIOError:
             pass
@@ -95,112 +89,48 @@ class Line:
         while time.monotonic() < deadline:
             poll.poll(1000)
             with contextlib.suppress(BlockingIOError):
-                wire.send(self.control, packet, memory_file, socket.MSG_DONTWAIT)
+                wire.send(self.control, packet, attachment, socket.MSG_DONTWAIT)
                 return
         raise LaunchError(
             f"the launching process {self.pid} has taken no request for {_SEND_PATIENCE:g} s"
         )
 
+    def tell(self, *request: Any) -> None:
+        """Send a request that needs no answer; one to a dead zygote is dropped."""
+        with contextlib.suppress(ConnectionError):
+            self.send(*wire.pack(*request))
 
-def open_line(settings: Settings) -> Line:
-    """Start a zygote and wait until it has run the initializer; raises ``LaunchError``."""
-    if not sys.executable:
-        raise LaunchError("sys.executable is empty, so no Python process can be started")
-    try:
-        return _open_line(settings)
-    except OSError as error:
-        raise LaunchError(f"the launching process could not be started: {error}") from error
+    # Questions: each has a number, since a signal handler may ask while its thread waits
 
+    def ask(self, timeout: float, kind: int, *content: Any) -> Answer:
+        """Send a request and wait for its answer.
 
-def _open_line(settings: Settings) -> Line:
-    with contextlib.ExitStack() as theirs:
-        control, its_control = _socket_pair()
-        theirs.callback(its_control.close)
-        reports, its_reports = _socket_pair()
-        theirs.callback(its_reports.close)
-        line = Line(control, reports)
-        caller = _own_pidfd()
-        if caller >= 0:
-            theirs.callback(os.close, caller)
-        process = _start([its_control.fileno(), its_reports.fileno(), caller])
-    try:
-        control.send(marshal.dumps(_settings_for_zygote(settings)))
-        _wait_until_ready(line, settings.start_timeout)
-    except BaseException:
-        process.kill()
-        if line.pid:
-            os.kill(line.pid, signal.SIGKILL)
-        raise
-    finally:
-        process.wait()
-    return line
+        Raises ``queue.Empty`` after ``timeout`` seconds, ``ZygoteDiedError`` if none will come.
+        """
+        number = next(self._numbers)
+        answers = self._asked[number] = queue.SimpleQueue()
+        try:
+            if self._dead:
+                raise ZygoteDiedError
+            self.tell(kind, number, *content)
+            answer = answers.get(timeout=timeout)
+        finally:
+            del self._asked[number]
+        if answer is None:
+            raise ZygoteDiedError
+        return answer
 
+    def take_answer(self, number: int, answer: Answer) -> None:
+        """Give an answer to who waits for it, if that has not been interrupted."""
+        answers = self._asked.get(number)
+        if answers is not None:
+            answers.put(answer)
 
-def _start(descriptors: list[int]) -> subprocess.Popen[bytes]:
-    flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
-    return subprocess.Popen(
-        [sys.executable, *flags, "-c", _BOOT, "job_scheduler-zygote", *map(str, descriptors)],
-        stdin=subprocess.DEVNULL,
-        env={**os.environ, "LD_BIND_NOW": "1"},
-        pass_fds=[descriptor for descriptor in descriptors if descriptor >= 0],
-    )
-
-
-def _own_pidfd() -> int:
-    """A descriptor by which the zygote sees this program die; -1 before Linux 5.3."""
-    try:
-        return os.pidfd_open(os.getpid())
-    except (AttributeError, OSError):
-        return -1
-
-
-def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
-    return {
-        "path": [
-            os.path.abspath(entry) if os.path.exists(entry or ".") else entry
-            for entry in sys.path
-            if isinstance(entry, str)  # as Python, which passes over all others
-        ],
-        "bind_now": "LD_BIND_NOW" in os.environ,
-        "max_processes": settings.max_processes,
-        "grace": settings.grace,
-        "initializer": settings.initializer,
-        "on_parent_exit": settings.on_parent_exit,
-    }
-
-
-def _wait_until_ready(line: Line, timeout: float) -> None:
-    """Take the first reports; raises ``LaunchError`` if READY is not among them."""
-    poll = select.poll()
-    poll.register(line.reports, select.POLLIN)
-    deadline = time.monotonic() + timeout
-    while time.monotonic() < deadline:
-        if not poll.poll(max(0, deadline - time.monotonic()) * 1000):
-            continue
-        received = wire.receive(line.reports)
-        if received is None:
-            raise LaunchError(
-                "the launching process ended before it was ready; its stderr says why"
-            )
-        report, memory_file = received
-        if report[0] == wire.BOOTED:
-            line.pid = report[1]
-        elif report[0] == wire.BROKEN:
-            text = wire.decode(wire.payload_of(report[-1], memory_file))
-            raise LaunchError(f"the initializer failed in the launching process:\n{text}")
-        else:
-            line.threads = report[1]
-            return
-    raise LaunchError(
-        f"the launching process was not ready after {timeout:g} s: does the initializer end?"
-    )
-
-
-def _socket_pair() -> tuple[socket.socket, socket.socket]:
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    for end in (ours, theirs):
-        end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SOCKET_BUFFER)
-    return ours, theirs
+    def take_death(self) -> None:
+        """No more answers will come."""
+        self._dead = True
+        for answers in tuple(self._asked.values()):
+            answers.put(None)
 
 
 _lines: weakref.WeakSet[Line] = weakref.WeakSet()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import _socket
-import os
 import select
+import time
 
 from job_scheduler.launcher import wire
 
@@ -16,12 +16,18 @@ else:
     from _collections import deque
 
 
+RETRY_SECONDS = 0.05
+"""Seconds after which something that the system had no room for is tried again."""
+
+
 class Outbox:
-    """Sends reports in order and never blocks; keeps what the program does not take yet."""
+    """Sends reports in order and never blocks; keeps what cannot be sent yet."""
 
     def __init__(self, reports: _socket.socket) -> None:
         self._reports = reports
-        self.waiting: deque[tuple[bytes, int | None, str]] = deque()
+        self.waiting: deque[tuple[bytes, bytes | None, str]] = deque()
+        self.starved = False
+        """Whether the system lacks descriptors or memory for a report: try again later."""
 
     @property
     def descriptor(self) -> int:
@@ -35,17 +41,19 @@ class Outbox:
     def flush(self) -> str:
         """Send what can be sent; returns the complaints of what can never be."""
         complaints = ""
+        self.starved = False
         while self.waiting:
-            packet, memory_file, complaint = self.waiting[0]
+            packet, attachment, complaint = self.waiting[0]
             try:
-                wire.send(self._reports, packet, memory_file, _socket.MSG_DONTWAIT)
+                wire.send(self._reports, packet, attachment, _socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            except OSError:
+            except ConnectionError:  # nobody is at the other end any more
                 complaints += complaint
+            except OSError:
+                self.starved = True
+                break
             self.waiting.popleft()
-            if memory_file is not None:
-                os.close(memory_file)
         return complaints
 
     def finish(self) -> str:
@@ -54,6 +62,8 @@ class Outbox:
         poll.register(self.descriptor, select.POLLOUT)
         complaints = self.flush()
         while self.waiting:
+            if self.starved:
+                time.sleep(RETRY_SECONDS)
             poll.poll()
             complaints += self.flush()
         return complaints

@@ -19,16 +19,17 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from multiprocessing import connection
 from multiprocessing import process as multiprocessing_process
 from typing import TYPE_CHECKING, Any
 
-from job_scheduler.errors import QueueFullError, ShutdownError
+from job_scheduler.errors import LaunchError, QueueFullError, ShutdownError
 from job_scheduler.launcher import ending, spawned, wire
 from job_scheduler.launcher.base import Settings, encode_arguments, reference, wait_at_exit
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Tail
-from job_scheduler.run import Run, RunError
+from job_scheduler.run import Ending, Run, RunError
 
 if TYPE_CHECKING:
     from job_scheduler.job import Job
@@ -75,9 +76,11 @@ class _Watched:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
             os.kill(self.process.pid, number)
+        except PermissionError:
+            pass  # the job has become another user, which only root may signal
 
     def signal(self, number: int) -> None:
-        with self.lock:
+        with self.lock, contextlib.suppress(PermissionError):
             if not self.reaped:
                 os.kill(self.process.pid, number)
 
@@ -122,6 +125,7 @@ class SpawnLauncher:
         self._runs: dict[str, Run] = {}
         self._watched: dict[str, _Watched] = {}
         self._threads = 0
+        self._outside = 0  # processes of a zygote that this launcher has taken over from
         prefix = os.urandom(6).hex()
         self._ids = map(f"{prefix}-{{}}".format, itertools.count(1))
         wait_at_exit(self, settings)
@@ -154,7 +158,7 @@ class SpawnLauncher:
         return run
 
     def adopt(self, run: Run, job_class: type[Job], payload: bytes, timeout: float | None) -> None:
-        """Take over a run that another launcher had accepted."""
+        """Take over a run that another launcher had accepted; raises ``LaunchError``."""
         run._owner = self
         with self._lock:
             self._know(job_class)
@@ -162,6 +166,29 @@ class SpawnLauncher:
             assignment = Assignment(run.id, run.name, job_class, known.memory_limit, payload, None)
             self._runs[run.id] = run
             self._queue.add(Waiting(assignment, known, timeout))
+            try:
+                self._add_thread()
+            except RuntimeError as error:
+                if not self._threads and not self._outside:  # else the next that ends sees to it
+                    self._queue.take(run.id)
+                    del self._runs[run.id]
+                    raise LaunchError(
+                        f"job {run.name!r} was not accepted: no thread can be started to watch "
+                        f"it: {error}"
+                    ) from error
+
+    def occupy(self, job_class: type[Job]) -> None:
+        """Count a process that another launcher has started."""
+        with self._lock:
+            self._know(job_class)
+            self._outside += 1
+            self._queue.one_started(self._classes[job_class])
+
+    def vacate(self, job_class: type[Job]) -> None:
+        """That process has ended."""
+        with self._lock:
+            self._outside -= 1
+            self._queue.one_ended(self._classes[job_class])
             self._add_thread()
 
     def pending(self) -> list[Run]:
@@ -175,8 +202,8 @@ class SpawnLauncher:
             watched = self._watched.get(run.id)
             run._cancel_requested = True
         if waiting is not None:
-            del self._runs[run.id]
             ending.settle(run, ending.Facts(reason=wire.CANCELLED))
+            del self._runs[run.id]
         elif watched is not None:
             watched.stop(wire.CANCELLED, self._settings.grace)
         return True
@@ -200,12 +227,13 @@ class SpawnLauncher:
     # Threads that start and watch
 
     def _add_thread(self) -> None:
+        """Start a thread if a run may start; raises ``RuntimeError`` if the system has none."""
         with self._lock:
-            if self._queue.ready and self._threads < self._settings.max_processes:
-                self._threads += 1
+            if self._queue.ready and self._threads + self._outside < self._settings.max_processes:
                 threading.Thread(
                     target=self._work_off, name="job_scheduler spawn", daemon=True
                 ).start()
+                self._threads += 1
 
     def _work_off(self) -> None:
         """Start and watch one run after the other until none may start."""
@@ -218,22 +246,36 @@ class SpawnLauncher:
                 self._queue.one_started(waiting.of)
             try:
                 self._run(waiting)
-            finally:
-                with self._lock:
-                    self._queue.one_ended(waiting.of)
+            except BaseException:  # whatever a log handler raises, the others count too
+                traceback.print_exc()
+            with self._lock:
+                self._queue.one_ended(waiting.of)
+                with contextlib.suppress(RuntimeError):  # this thread goes on by itself
                     self._add_thread()
 
     def _run(self, waiting: Waiting) -> None:
         run = self._runs[waiting.assignment.run_id]
         try:
+            how = self._end_of(run, waiting)
+        except Exception as error:
+            how = ending.lost(f"its process could not be watched: {error!r}")
+        try:
+            ending.finish(run, how)
+        finally:
+            self._watched.pop(run.id, None)
+            del self._runs[run.id]
+
+    def _end_of(self, run: Run, waiting: Waiting) -> Ending:
+        try:
             watched, stderr = self._start(run, waiting)
         except Exception as error:
-            facts = ending.Facts(reason=wire.NO_PROCESS, stderr=f"{type(error).__name__}: {error}")
-        else:
-            facts = self._watch(watched, stderr)
-        self._watched.pop(run.id, None)
-        del self._runs[run.id]
-        ending.settle(run, facts)
+            reason = f"{type(error).__name__}: {error}"
+            return ending.conclude(ending.Facts(reason=wire.NO_PROCESS, stderr=reason))
+        try:
+            return ending.conclude(self._watch(watched, stderr))
+        except BaseException:
+            watched.kill_group()
+            raise
 
     def _start(self, run: Run, waiting: Waiting) -> tuple[_Watched, Any]:
         context = multiprocessing.get_context("spawn")

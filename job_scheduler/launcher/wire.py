@@ -3,7 +3,8 @@
 A message is one packet on a Unix SOCK_SEQPACKET socket: a marshalled tuple ``(kind, ...,
 payload)``. Packets are sent whole or not at all, so any thread and any child may send without
 a lock, and a sender killed half-way leaves nothing half-sent. A payload above ``INLINE_LIMIT``
-travels as a memory file whose descriptor goes with the packet.
+is attached: it travels as a memory file whose descriptor goes with the packet. Whoever asks for
+something numbers the request, and the answer has the same number.
 
 Values (arguments, results) are ``marshal`` where that is exact, which spares the zygote the
 import of ``pickle``, and pickles otherwise. Both ends are the same interpreter, a requirement
@@ -22,25 +23,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 # Requests, from the program to the zygote.
-LOAD = 1  # class_id, module, qualname, max_running, memory_limit, main
+LOAD = 1  # number, class_id, module, qualname, max_running, memory_limit, main
 RUN = 2  # run_id, class_id, name, timeout, payload: arguments
 STOP = 3  # run_id: cancel it, waiting or running
 SIGNAL = 4  # run_id, signal number: for the process alone, as os.kill
 CLOSE = 5  # no more requests will come; finish what was accepted
-HAND_BACK = 6  # give the waiting runs back: they are started elsewhere
-LOAD_MAIN = 7  # main: import the program's main module
+HAND_BACK = 6  # number: give the waiting runs back, they are started elsewhere
+LOAD_MAIN = 7  # number, main: import the program's main module
 
 # Reports, from the zygote and its children to the program.
 BOOTED = 10  # pid of the zygote
 READY = 11  # number of Python threads in the zygote
 BROKEN = 12  # payload: why the zygote could not be prepared
-LOADED = 13  # number of Python threads in the zygote
-REFUSED = 14  # payload: why the import failed
+LOADED = 13  # number of the request, number of Python threads in the zygote
+REFUSED = 14  # number of the request, payload: why the import failed
 STARTED = 15  # run_id, time, pid: sent by the child before any code of the user's; no payload
 RESULT = 16  # run_id, payload: the return value
 FAILURE = 17  # run_id, type, payload: message and traceback
 ENDED = 18  # run_id, wait status or None, reason, peak kB, CPU s, time, payload: stderr's tail
-HANDED_BACK = 19  # payload: the ids of the waiting runs that will not be started here
+HANDED_BACK = 19  # number of the request or 0, payload: ids of runs that will not start here
 
 OF_A_RUN = frozenset({RESULT, FAILURE, ENDED})
 
@@ -87,8 +88,32 @@ def decode_ahead(data: bytes | None) -> Any:
 
 
 def refers_to_main(data: bytes) -> bool:
-    """Whether decoding these bytes may need the program's main module."""
-    return data[:1] == _PICKLE and b"__main__" in data
+    """Whether decoding these bytes needs the program's main module."""
+    if data[:1] != _PICKLE or b"__main__" not in data:
+        return False
+    return "__main__" in _modules_in(data[1:])
+
+
+def _modules_in(pickled: bytes) -> set[str]:
+    """The modules that a pickle of protocol 5 refers to: each is pushed before a STACK_GLOBAL."""
+    from pickletools import genops
+
+    modules: set[str] = set()
+    memo: list[Any] = []
+    before_last: Any = None
+    last: Any = None
+    operations: Any = genops(pickled)
+    for operation, value, _ in operations:
+        if operation.name == "MEMOIZE":
+            memo.append(last)
+        elif operation.name in ("BINGET", "LONG_BINGET"):
+            before_last, last = last, memo[value]
+        elif operation.name == "STACK_GLOBAL":
+            modules.add(before_last)
+            last = None
+        else:
+            before_last, last = last, value
+    return modules
 
 
 def _is_plain(value: Any) -> bool:
@@ -114,19 +139,11 @@ def _is_plain(value: Any) -> bool:
     return True
 
 
-def pack(*header: Any, payload: bytes = b"") -> tuple[bytes, int | None]:
-    """Make a packet and, for a large payload, the memory file that goes with it."""
+def pack(*header: Any, payload: bytes = b"") -> tuple[bytes, bytes | None]:
+    """Make a packet, and what is too large for it and has to travel beside it."""
     if len(payload) <= INLINE_LIMIT:
         return marshal.dumps((*header, payload)), None
-    memory_file = os.memfd_create("job_scheduler")
-    try:
-        view = memoryview(payload)
-        while view:
-            view = view[os.write(memory_file, view) :]
-        return marshal.dumps((*header, None)), memory_file
-    except BaseException:
-        os.close(memory_file)
-        raise
+    return marshal.dumps((*header, None)), payload
 
 
 def announcement(run_id: str, at: float) -> bytes:
@@ -139,14 +156,21 @@ def announcement(run_id: str, at: float) -> bytes:
 
 
 def send(
-    socket: _socket.socket, packet: bytes, memory_file: int | None = None, flags: int = 0
+    socket: _socket.socket, packet: bytes, attachment: bytes | None = None, flags: int = 0
 ) -> None:
     """Send one packet whole; raises ``OSError`` and then has sent nothing."""
-    if memory_file is None:
+    if attachment is None:
         socket.send(packet, flags)
-    else:
+        return
+    memory_file = os.memfd_create("job_scheduler")
+    try:
+        view = memoryview(attachment)
+        while view:
+            view = view[os.write(memory_file, view) :]
         rights = memory_file.to_bytes(_FD_SIZE, sys.byteorder)
         socket.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], flags)
+    finally:
+        os.close(memory_file)
 
 
 def receive(socket: _socket.socket) -> tuple[Any, int | None] | None:
@@ -165,17 +189,20 @@ def receive(socket: _socket.socket) -> tuple[Any, int | None] | None:
     return marshal.loads(packet), -1 if flags & _socket.MSG_CTRUNC else None
 
 
-def payload_of(inline: bytes | None, memory_file: int | None) -> bytes:
-    """The payload of a packet, read from its memory file if it came as one."""
+def take_payload(inline: bytes | None, memory_file: int | None) -> bytes:
+    """The payload of a packet, read from its memory file if it was attached; closes that."""
     if inline is not None:
         return inline
     if memory_file is None or memory_file < 0:
         raise OSError("no file descriptor was free to receive a large value")
-    size = os.fstat(memory_file).st_size
-    parts = []
-    position = 0
-    while position < size:
-        part = os.pread(memory_file, size - position, position)
-        parts.append(part)
-        position += len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
+    try:
+        size = os.fstat(memory_file).st_size
+        parts = []
+        position = 0
+        while position < size:
+            part = os.pread(memory_file, size - position, position)
+            parts.append(part)
+            position += len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+    finally:
+        os.close(memory_file)

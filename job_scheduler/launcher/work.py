@@ -85,3 +85,10 @@ def lift_memory_limit() -> None:
 
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+
+
+def limit_descriptors(limits: tuple[int, int]) -> None:
+    """Set how many descriptors this process may have: the soft and the hard limit."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_NOFILE, limits)

@@ -18,7 +18,7 @@ import time
 from job_scheduler.job import Job
 from job_scheduler.launcher import child, main_module, wire
 from job_scheduler.launcher.naming import NAMING
-from job_scheduler.launcher.outbox import Outbox
+from job_scheduler.launcher.outbox import RETRY_SECONDS, Outbox
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Sink, Tail
 
@@ -40,9 +40,6 @@ _STARTS_PER_TURN = 8
 
 _LONGEST_WAIT = 3600.0
 """Seconds after which the loop looks up in any case; poll takes no more than 24 days."""
-
-_FORK_RETRY = 0.05
-"""Seconds after which a fork that the system refused is tried again."""
 
 _FORK_PATIENCE = 10.0
 """Seconds for which it may refuse, with no child running, before the run fails."""
@@ -126,6 +123,7 @@ class Zygote:
         self._orphaned = False  # the program is gone
         self._refused_since: float | None = None
         self._next_fork: float | None = None
+        self._descriptor_limits: tuple[int, int] | None = None  # the old ones, once raised
         self._pid = os.getpid()
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._buffers = [memoryview(bytearray(READ_SIZE))]  # a list, as readv wants it
@@ -190,14 +188,16 @@ class Zygote:
             self._yield_to_full_sink()
 
     def _milliseconds_to_wait(self) -> int | None:
-        if self._queue.ready and len(self._children) < self._max_processes:
-            if self._next_fork is None:
-                return 0
-        elif not self._timed:
+        may_start = bool(self._queue.ready) and len(self._children) < self._max_processes
+        if may_start and self._next_fork is None:
+            return 0
+        if not may_start and not self._timed and not self._outbox.starved:
             return None
         deadlines = [running.deadline for running in self._timed.values()]
-        if self._next_fork is not None and self._queue.ready:
+        if may_start and self._next_fork is not None:
             deadlines.append(self._next_fork)
+        if self._outbox.starved:
+            deadlines.append(time.monotonic() + RETRY_SECONDS)
         seconds = min(min(deadlines) - time.monotonic(), _LONGEST_WAIT)
         return max(0, int(seconds * 1000) + 1)
 
@@ -237,14 +237,15 @@ class Zygote:
         elif kind == wire.LOAD:
             self._load(*request[1:-1])
         elif kind == wire.LOAD_MAIN:
-            self._load_main(request[1])
+            self._load_main(request[1], request[2])
         elif kind == wire.HAND_BACK:
-            self._hand_back()
+            self._hand_back(request[1])
         elif kind == wire.CLOSE:
             self._closing = True
 
     def _load(
         self,
+        number: int,
         class_id: int,
         module: str,
         qualname: str,
@@ -257,21 +258,25 @@ class Zygote:
             if memory_limit is not None:
                 import resource  # noqa: F401  # so that the children find it loaded
         except BaseException as error:
-            self._outbox.add(wire.REFUSED, payload=wire.encode(_explain(error)))
+            self._refuse(number, error)
             return
         self._queue.add_class(class_id, JobClass(_maker_of(job_class), max_running, memory_limit))
         _freeze()
-        self._outbox.add(wire.LOADED, _thread._count())
+        self._outbox.add(wire.LOADED, number, _thread._count())
 
-    def _load_main(self, main: main_module.MainSource | None) -> None:
+    def _load_main(self, number: int, main: main_module.MainSource | None) -> None:
         """Import the main module, since a pickled argument refers to it."""
         try:
             main_module.import_main(main)
         except BaseException as error:
-            self._outbox.add(wire.REFUSED, payload=wire.encode(_explain(error)))
+            self._refuse(number, error)
             return
         _freeze()
-        self._outbox.add(wire.LOADED, _thread._count())
+        self._outbox.add(wire.LOADED, number, _thread._count())
+
+    def _refuse(self, number: int, error: BaseException) -> None:
+        child.flush()
+        self._outbox.add(wire.REFUSED, number, payload=wire.encode(_explain(error)))
 
     def _accept(
         self,
@@ -285,6 +290,8 @@ class Zygote:
         of = self._queue.job_class(class_id)
         assignment = Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
         self._queue.add(Waiting(assignment, of, timeout))
+        if memory_file is not None and self._descriptor_limits is None:
+            self._allow_more_descriptors(memory_file)
         if self._retired:
             self._hand_back()
 
@@ -296,14 +303,23 @@ class Zygote:
         elif run_id in self._by_run:
             self._stop(self._by_run[run_id], wire.CANCELLED)
 
-    def _hand_back(self) -> None:
-        """Give all waiting runs back to the program, and those that may still arrive."""
+    def _allow_more_descriptors(self, used: int) -> None:
+        """Make room for many large arguments before it is needed; the jobs get the old limit."""
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if used < 0 or used > soft // 2:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+            self._descriptor_limits = soft, hard
+
+    def _hand_back(self, number: int = 0) -> None:
+        """Give all waiting runs back to the program, and later those that may still arrive."""
         self._retired = True
         taken = self._queue.take_all()
         for waiting in taken:
             self._queue.close_memory_file(waiting)
         run_ids = [waiting.assignment.run_id for waiting in taken]
-        self._outbox.add(wire.HANDED_BACK, payload=wire.encode(run_ids))
+        self._outbox.add(wire.HANDED_BACK, number, payload=wire.encode(run_ids))
 
     def _lose_caller(self) -> None:
         """The program is gone: take what it had sent, then finish or stop, as it had asked."""
@@ -357,7 +373,9 @@ class Zygote:
         # nothing: a collection would write to, and so copy, every page it looks at.
         gc.freeze()
         try:
-            pid = child.fork_child(assignment, self._reports, write_end, foreign, self._pid)
+            pid = child.fork_child(
+                assignment, self._reports, write_end, foreign, self._pid, self._descriptor_limits
+            )
         except BaseException:
             os.close(read_end)
             os.close(write_end)
@@ -386,13 +404,13 @@ class Zygote:
             self._report_ended(run_id, None, wire.NO_PROCESS, tail=str(error).encode())
         else:
             self._queue.put_back(waiting)
-            self._next_fork = now + _FORK_RETRY
+            self._next_fork = now + RETRY_SECONDS
 
     # Stopping
 
     def _signal(self, run_id: str, number: int) -> None:
         if run_id in self._by_run:
-            os.kill(self._by_run[run_id].pid, number)
+            _signal_one(self._by_run[run_id].pid, number)
 
     def _stop(self, running: Child, reason: str) -> None:
         """TERM now; KILL when the grace is over, or when the process itself has ended."""
@@ -511,7 +529,8 @@ class Zygote:
         complaints = self._outbox.flush()
         if complaints:
             self._sink.write(complaints.encode())
-        self._watch(self._outbox.descriptor, select.POLLOUT, bool(self._outbox.waiting))
+        full = bool(self._outbox.waiting) and not self._outbox.starved
+        self._watch(self._outbox.descriptor, select.POLLOUT, full)
 
 
 def _reset_ignored_signals() -> None:
@@ -549,13 +568,21 @@ def _signal_group(pid: int, number: int) -> None:
     try:
         os.killpg(pid, number)
     except ProcessLookupError:
+        _signal_one(pid, number)
+    except PermissionError:
+        pass  # as below
+
+
+def _signal_one(pid: int, number: int) -> None:
+    try:
         os.kill(pid, number)
     except PermissionError:
-        pass  # the job has become another user, which only root may signal
+        return  # the job has become another user, which only root may signal
 
 
 def _freeze() -> None:
-    """Keep what was imported out of the collector's sight, so that no child copies it."""
+    """Have what was imported leave its output now, and be no business of a child's collector."""
+    child.flush()
     gc.collect()
     gc.freeze()
 

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from job_scheduler.errors import LaunchError
 from job_scheduler.run import RunState
 from tests.conftest import ROOT, eventually, is_alive, lines, zygote_pid
 
@@ -108,6 +109,7 @@ def counts():
     children = [Path(f"/proc/{pid}/task/{pid}/children").read_text() for pid in pids]
     return descriptors, threads, children
 scheduler.run("Echo", value=b"x" * 100_000).wait()
+scheduler.run("Raise", kind="x").wait()
 print(counts(), flush=True)
 runs = [scheduler.run("Echo", value=b"x" * 100_000) for _ in range(100)]
 runs += [scheduler.run("Raise", kind="x") for _ in range(20)]
@@ -118,6 +120,13 @@ print(counts(), flush=True)
 """
         )
         assert caller.stdout.readline() == caller.stdout.readline() != ""
+
+    def test_has_no_descriptor_for_a_large_result(self, scheduler):
+        run = scheduler.run("LargeResultWithoutDescriptors")
+        assert run.wait(20)
+        assert (run.state, run.result) == (RunState.COMPLETED, None)
+        assert "its return value is dropped: " in run.stderr
+        assert "Too many open files" in run.stderr
 
 
 class TestZygote:
@@ -228,6 +237,36 @@ class TestZygote:
         assert waiting.wait(20)
         assert waiting.state == RunState.FAILED
         assert "this initializer is broken" in waiting.error.message
+
+    def test_dies_while_a_stranger_holds_its_sockets(self, start_caller, tmp_path):
+        (tmp_path / "forks.py").write_text(
+            "import os, sys, time\n"
+            "from job_scheduler import Job\n"
+            "class Forks(Job):\n"
+            "    def process(self): return left\n"
+            "left = 0\n"
+            "if 'forks_not' not in sys.modules:\n"
+            "    left = os.fork()\n"
+            "    while not left: time.sleep(60)\n"
+        )
+        caller = start_caller(
+            """
+sys.path.insert(0, sys.argv[1])
+sys.modules["forks_not"] = sys
+from forks import Forks
+scheduler = JobScheduler(jobs={**SAMPLES, "Forks": Forks})
+run = scheduler.run("Forks")
+run.wait()
+os.kill(zygote_pid(scheduler), signal.SIGKILL)
+again = scheduler.run("Forks")
+assert again.wait(20), again
+for stranger in (run.result, again.result):
+    os.kill(stranger, signal.SIGKILL)
+print(again.state, flush=True)
+""",
+            tmp_path,
+        )
+        assert caller.stdout.readline() == "completed\n"
 
     def test_ignores_the_signals_that_end_the_program(self, scheduler, gate):
         run = scheduler.run("Gate", fifo=gate.path)
@@ -467,10 +506,118 @@ assert scheduler.run("Echo", value=b"x" * 100_000).wait(20)
 """,
             gate.path,
         )
-        assert "file descriptors run out (RLIMIT_NOFILE)" in caller.stdout.readline()
+        assert "runs out of file descriptors (RLIMIT_NOFILE)" in caller.stdout.readline()
         gate.open()
         assert caller.stdout.readline() == "{'completed'}\n"
         assert caller.wait(20) == 0
+
+    def test_many_large_arguments_cost_it_no_descriptors(self, start_caller, gate):
+        caller = start_caller(
+            """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (128, 1024))
+scheduler = JobScheduler(jobs=SAMPLES, max_processes=1)
+runs = [scheduler.run("Gate", fifo=sys.argv[1])]
+before = len(os.listdir("/proc/self/fd"))
+large = [scheduler.run("DescriptorLimits", padding=b"x" * 40_000) for _ in range(300)]
+print(len(os.listdir("/proc/self/fd")) - before, flush=True)
+assert all(run.wait(30) for run in large)
+print({run.result for run in large}, flush=True)
+""",
+            gate.path,
+        )
+        assert caller.stdout.readline() == "0\n"
+        gate.open()
+        assert caller.stdout.readline() == "{(128, 1024)}\n"
+        assert caller.wait(20) == 0
+
+    def test_calls_run_in_a_signal_handler(self, start_caller, tmp_path):
+        """Also while the same thread waits for a zygote to start, or for an import."""
+        (tmp_path / "slow.py").write_text(
+            "import sys, time\n"
+            "from job_scheduler import Job\n"
+            "class Slow(Job):\n"
+            "    def process(self): return 'slow'\n"
+            "if 'slow_allowed' not in sys.modules: time.sleep(0.6)\n"
+        )
+        (tmp_path / "starting.py").write_text("import time\ndef slowly(): time.sleep(0.6)\n")
+        caller = start_caller(
+            """
+sys.path.insert(0, sys.argv[1])
+sys.modules["slow_allowed"] = sys
+from slow import Slow
+scheduler = JobScheduler(jobs={**SAMPLES, "Slow": Slow}, initializer="starting:slowly")
+runs = []
+def run_more(*_):
+    runs.append(scheduler.run("Echo", value=len(runs)))
+    runs.append(scheduler.run("Raise", kind="handler"))
+signal.signal(signal.SIGALRM, run_more)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+noop = scheduler.run("Noop")
+assert len(runs) == 2, runs
+zygote = zygote_pid(scheduler)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+slow = scheduler.run("Slow")
+assert all(run.wait(20) for run in (noop, slow, *runs))
+print(noop.state, slow.result, [str(run.error or run.result) for run in runs], flush=True)
+assert zygote_pid(scheduler) == zygote
+scheduler.shutdown()
+eventually(lambda: not os.path.exists(f"/proc/{zygote}"))
+""",
+            tmp_path,
+        )
+        said = ["0", "ValueError: a handler problem", "2", "ValueError: a handler problem"]
+        assert caller.stdout.readline() == f"completed slow {said}\n"
+        assert caller.wait(20) == 0
+
+    def test_its_log_handler_is_slow_and_runs_jobs(self, scheduler, tmp_path, monkeypatch):
+        """Whatever a handler waits for, the runs of others start and end."""
+        entered, leave = threading.Event(), threading.Event()
+        runs = []
+
+        class Handler(logging.Handler):
+            def emit(self, record):
+                entered.set()
+                assert leave.wait(20)
+                runs.append(scheduler.options(key="handler").run("Pid"))
+                runs[-1].wait(20)
+
+        handler = Handler()
+        logging.getLogger("job_scheduler").addHandler(handler)
+        try:
+            failing = scheduler.run("Raise", kind="x")
+            assert entered.wait(20)
+            other = scheduler.options(key="other").run("WorkingDirectory")  # has to be imported
+            assert other.wait(20)
+            assert other.state == RunState.COMPLETED
+            assert failing in scheduler._dispatcher._launcher.pending()
+            leave.set()
+            assert failing.wait(20)
+        finally:
+            leave.set()
+            logging.getLogger("job_scheduler").removeHandler(handler)
+        assert runs[0].state == RunState.COMPLETED
+
+    def test_can_start_no_thread(self, make_scheduler, monkeypatch, gate):
+        scheduler = make_scheduler(max_processes=1)
+
+        def fail(_):
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            with pytest.raises(LaunchError, match="can't start new thread"):
+                scheduler.run("Noop")
+        running = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: running.pid)
+        waiting = [scheduler.run("Noop"), scheduler.run("Echo", value=1)]
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            os.kill(zygote_pid(scheduler), signal.SIGKILL)
+            assert all(run.wait(20) for run in (running, *waiting))
+        assert {run.error.type for run in (running, *waiting)} == {"JobLost"}
+        assert "can't start new thread" in waiting[0].error.message
+        assert scheduler.run("Noop").wait(20)
 
     def test_ignores_signals_that_its_jobs_do_not(self, start_caller, tmp_path):
         caller = start_caller(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -10,7 +12,7 @@ import pytest
 
 from job_scheduler import Job, JobScheduler
 from job_scheduler.errors import JobImportError, LaunchError
-from tests.conftest import ROOT, eventually
+from tests.conftest import ROOT, eventually, zygote_pid
 
 SCRIPT = """
     from dataclasses import dataclass
@@ -54,6 +56,55 @@ def test_a_package_run_by_its_main_module(run_script, tmp_path):
         timeout=60,
     )
     assert done.stdout == "(Point(x=2), '__mp_main__')\n", done.stderr
+
+
+def test_a_text_that_names_the_main_module_does_not_import_it(run_script):
+    run_script("""
+        from job_scheduler import JobScheduler
+        from tests.sample_jobs import Echo
+
+        if __name__ != "__main__":
+            raise RuntimeError("not to be imported")
+        value = {"module": "__main__", "pickled": bytearray(b"__main__")}
+        run = JobScheduler(jobs={"Echo": Echo}).run("Echo", value=value)
+        run.wait()
+        assert run.result == value, run.error
+    """)
+
+
+def test_what_a_module_prints_when_it_is_imported_appears_once(run_script, tmp_path):
+    (tmp_path / "talks.py").write_text(
+        "from job_scheduler import Job\n"
+        "print('imported', end=' ')\n"
+        "class Talks(Job):\n"
+        "    def process(self): print('ran', end=' ')\n"
+    )
+    done = run_script(
+        """
+        from talks import Talks
+        from job_scheduler import JobScheduler
+        scheduler = JobScheduler(jobs={"Talks": Talks})
+        for _ in range(3):
+            scheduler.run("Talks").wait()
+        """,
+        env={"PYTHONUNBUFFERED": ""},
+    )
+    assert sorted(done.stdout.split()) == ["imported"] * 2 + ["ran"] * 3
+
+
+def test_an_interpreter_that_is_embedded(scheduler, monkeypatch):
+    """As in uWSGI, where ``sys.executable`` is the server."""
+    monkeypatch.setattr(sys, "executable", "/usr/bin/uwsgi")
+    run = scheduler.run("Echo", value=1)
+    assert run.wait(20)
+    assert run.result == 1
+
+
+def test_no_interpreter_at_all(make_scheduler, monkeypatch):
+    monkeypatch.setattr(sys, "executable", "")
+    monkeypatch.setattr(sys, "exec_prefix", "/nowhere")
+    with pytest.raises(LaunchError, match=r"sys\.executable is '', no Python interpreter"):
+        make_scheduler().run("Noop")
 
 
 def test_an_argument_of_a_class_in_the_program(run_script):
@@ -329,12 +380,57 @@ class TestThreadsInTheZygote:
         waiting = [scheduler.run("Echo", value=b"x" * 100_000), scheduler.run("Echo", value=2)]
         scheduler.jobs["Threaded"] = threaded
         last = scheduler.run("Threaded", value=3)
-        assert all(run.wait(30) for run in (*waiting, last))
+        assert not last.wait(0.2)  # the first still runs, and only one may
+        assert {run.state for run in (*waiting, last)} == {"pending"}
+        gate.open("done")
+        assert all(run.wait(30) for run in (first, *waiting, last))
+        assert first.result == "done"
         assert [run.result for run in waiting] == [b"x" * 100_000, 2]
         assert last.result == (3, 2)
-        gate.open("done")
+        in_order = [first, *waiting, last]
+        assert sorted(in_order, key=lambda run: run.started_at) == in_order
+
+    def test_waiting_runs_start_also_after_a_shutdown(self, make_scheduler, threaded, gate):
+        scheduler = make_scheduler(max_processes=1)
+        first = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: first.pid)
+        waiting = [scheduler.run("Echo", value=n) for n in range(3)]
+        scheduler.jobs["Threaded"] = threaded
+        waiting.append(scheduler.run("Threaded", value=3))
+        scheduler.shutdown(wait=False)
+        gate.open()
+        assert all(run.wait(30) for run in (first, *waiting))
+        assert [run.result for run in waiting] == [0, 1, 2, (3, 2)]
+
+    def test_limits_count_what_the_zygote_still_runs(self, make_scheduler, threaded, gate):
+        scheduler = make_scheduler(max_processes=3)
+        first = scheduler.run("OneAtATime", fifo=gate.path)
+        eventually(lambda: first.pid)
+        scheduler.jobs["Threaded"] = threaded
+        assert scheduler.run("Threaded", value=1).wait(30)
+        second = scheduler.run("OneAtATime", fifo=gate.path)
+        assert scheduler.run("Echo", value=2).wait(30)
+        assert second.state == "pending"
+        gate.open("first")
         assert first.wait(20)
-        assert first.result == "done"
+        gate.open("second")
+        assert second.wait(20)
+        assert (first.result, second.result) == ("first", "second")
+
+    def test_the_zygote_is_killed_meanwhile(self, make_scheduler, threaded, gate):
+        scheduler = make_scheduler(max_processes=2)
+        first = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: first.pid)
+        zygote = zygote_pid(scheduler)
+        scheduler.jobs["Threaded"] = threaded
+        later = [scheduler.run("Threaded", value=n) for n in range(3)]
+        os.kill(zygote, signal.SIGKILL)
+        assert first.wait(20)
+        assert first.error.type == "JobLost"
+        assert all(run.wait(30) for run in later)
+        assert [run.result for run in later] == [(0, 2), (1, 2), (2, 2)]
+        runs = [scheduler.run("Echo", value=n) for n in range(2)]
+        assert all(run.wait(30) for run in runs)
 
 
 class Nested:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import enum
 import os
 import socket
+import sys
 from collections import OrderedDict, namedtuple
 
 import pytest
@@ -88,13 +89,37 @@ def test_what_cannot_be_sent_raises():
         wire.encode({"bad": lambda: 0})
 
 
-def test_references_to_the_main_module_are_seen():
-    main = type("Main", (), {"__module__": "__main__"})
-    assert not wire.refers_to_main(wire.encode({"text": "__main__"}))
-    assert not wire.refers_to_main(wire.encode(Number(1)))
-    with pytest.raises(Exception, match="Main"):
-        wire.encode(main())  # not really there, so it cannot be pickled at all
-    assert wire.refers_to_main(b"p...__main__...")
+class InMain:
+    """Pickled by reference, as a class of the main module is."""
+
+
+@pytest.fixture
+def main_has_a_class(monkeypatch):
+    monkeypatch.setattr(InMain, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "InMain", InMain, raising=False)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [InMain, [InMain(), InMain], {"__main__": InMain()}, (Number(1), "__main__", InMain())],
+)
+@pytest.mark.usefixtures("main_has_a_class")
+def test_references_to_the_main_module_are_seen(value):
+    assert wire.refers_to_main(wire.encode(value))
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "__main__",
+        bytearray(b"__main__"),
+        (Number(1), "__main__"),
+        ["__main__", Pair("__main__", "__main__"), Level.HIGH],
+        [Number(1), "x" * 300, "__main__", *range(300), Number(2)],
+    ],
+)
+def test_a_text_that_names_the_main_module_is_no_reference(value):
+    assert not wire.refers_to_main(wire.encode(value))
 
 
 @pytest.fixture
@@ -108,17 +133,14 @@ def ends():
 def test_a_packet_of_any_size(ends, size):
     left, right = ends
     payload = os.urandom(size)
-    packet, memory_file = wire.pack(7, "id", None, payload=payload)
-    assert (memory_file is not None) == (size > wire.INLINE_LIMIT)
-    wire.send(left, packet, memory_file)
-    if memory_file is not None:
-        os.close(memory_file)
+    packet, attachment = wire.pack(7, "id", None, payload=payload)
+    assert (attachment is not None) == (size > wire.INLINE_LIMIT)
+    wire.send(left, packet, attachment)
     (kind, run_id, nothing, inline), received = wire.receive(right)
     assert (kind, run_id, nothing) == (7, "id", None)
-    assert wire.payload_of(inline, received) == payload
     if received is not None:
         assert not os.get_inheritable(received)
-        os.close(received)
+    assert wire.take_payload(inline, received) == payload
 
 
 def test_nothing_there_the_end_and_a_lost_descriptor(ends):
@@ -126,6 +148,6 @@ def test_nothing_there_the_end_and_a_lost_descriptor(ends):
     with pytest.raises(BlockingIOError):
         wire.receive(right)
     with pytest.raises(OSError, match="no file descriptor was free"):
-        wire.payload_of(None, -1)
+        wire.take_payload(None, -1)
     left.close()
     assert wire.receive(right) is None

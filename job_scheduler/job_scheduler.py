@@ -129,14 +129,14 @@ class JobScheduler:
 
         Args:
             wait: False returns at once; accepted runs go on by themselves.
-            timeout: seconds to wait, zero to stop at once; then what waits is cancelled, and
-                what runs gets SIGTERM, and SIGKILL after the grace period.
+            timeout: seconds or a ``timedelta`` to wait, zero to stop at once; then what waits is
+                cancelled, and what runs gets SIGTERM, and SIGKILL after the grace period.
 
         Harmless when called twice. A run after it is a ``ShutdownError``.
         """
-        from job_scheduler.target import seconds_or_none
+        from job_scheduler.durations import seconds_to_wait
 
-        seconds = seconds_or_none(timeout, "timeout", zero=True)
+        seconds = None if timeout is None else seconds_to_wait(timeout, negative=False)
         dispatcher = self._dispatcher or self._start()
         if wait:
             dispatcher.shutdown(seconds)

@@ -19,9 +19,12 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from job_scheduler.durations import seconds_to_wait
+
 if TYPE_CHECKING:
     import multiprocessing
     from collections.abc import Callable
+    from datetime import timedelta
 
 
 class RunState(StrEnum):
@@ -201,9 +204,14 @@ class Run:
             self._process = self._owner.process(self)
         return self._process
 
-    def wait(self, timeout: float | None = None) -> bool:
-        """Wait until the run has ended; False if ``timeout`` seconds passed first."""
-        return self._wait_until(lambda: self._state.ended, timeout)
+    def wait(self, timeout: float | timedelta | None = None) -> bool:
+        """Wait until the run has ended; False if ``timeout`` passed first.
+
+        Args:
+            timeout: seconds or a ``timedelta``; zero or less only looks.
+        """
+        seconds = None if timeout is None else seconds_to_wait(timeout)
+        return self._wait_until(lambda: self._state.ended, seconds)
 
     def cancel(self) -> bool:
         """Ask for the run to be stopped; False if it had already ended.

@@ -68,9 +68,9 @@ class Target:
         return f"{where}; unknown: {', '.join(unknown)}{hint}"
 
 
-def seconds_or_none(value: Any, what: str, *, zero: bool = False) -> float | None:
+def seconds_or_none(value: Any, what: str) -> float | None:
     """A duration in seconds; None stays None."""
-    return None if value is None else parse_duration(value, what, zero=zero).total_seconds()
+    return None if value is None else parse_duration(value, what).total_seconds()
 
 
 def _place_of(job_class: type[Job]) -> Place:

@@ -6,6 +6,7 @@ import asyncio
 import enum
 import os
 import threading
+from datetime import timedelta
 
 import pytest
 
@@ -364,6 +365,20 @@ class TestEager:
         assert run.wait(0)
         assert not run.cancel()
         assert run.process is None
+
+
+class TestShutdown:
+    @pytest.mark.parametrize("timeout", [30, 1e10, 1e20, float("inf"), timedelta(seconds=30)])
+    def test_waits_for_seconds_or_a_timedelta(self, scheduler, timeout):
+        run = scheduler.run("OnLoop", value=1)
+        scheduler.shutdown(timeout=timeout)
+        assert run.state == "completed"
+
+    @pytest.mark.parametrize("timeout", [-1, timedelta(days=-1), "5", True, float("nan")])
+    def test_refuses_what_is_no_time_and_goes_on(self, scheduler, timeout):
+        with pytest.raises(InvalidOptionError, match="timeout is "):
+            scheduler.shutdown(timeout=timeout)
+        assert scheduler.run("OnLoop", value=1).wait(20)
 
 
 def test_runs_from_many_threads(scheduler, tmp_path):

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from itertools import product
 
 import pytest
 
+from job_scheduler.errors import InvalidOptionError
 from job_scheduler.run import TRANSITIONS, Ending, Run, RunError, RunState
 
 
@@ -76,6 +78,25 @@ def test_wait_times_out_and_leaves_nothing(run):
     assert run.wait(0.001) is False
     assert run.wait(0) is False
     assert run._waiters == []
+
+
+def test_wait_takes_a_timedelta_and_less_than_nothing(run):
+    assert run.wait(timedelta(milliseconds=1)) is False
+    assert run.wait(timedelta(0)) is False
+    assert run.wait(-1) is False
+
+
+@pytest.mark.parametrize("timeout", [1e10, float("inf"), timedelta.max])
+def test_wait_for_longer_than_a_lock_allows(run, timeout):
+    threading.Timer(0.05, run._ended, [ending(RunState.CANCELLED)]).start()
+    assert run.wait(timeout) is True
+
+
+def test_wait_refuses_what_is_no_time_also_once_the_run_has_ended(run):
+    for _ in range(2):
+        with pytest.raises(InvalidOptionError, match="timeout is '5'; give seconds or a timedelta"):
+            run.wait("5")
+        run._state = RunState.COMPLETED
 
 
 def test_wait_in_several_threads(run):

@@ -60,7 +60,8 @@ def discover(folder: str | PathLike[str]) -> dict[str, type[Job]]:
     Every ``*.py`` file directly in the folder is imported as ``<folder name>.<file name>``, so
     the folder's parent is put on ``sys.path`` if it is not there; files whose name begins with
     ``_`` are passed over. A class counts where it is defined, not where it is imported, and
-    only if it defines ``process`` or ``run``.
+    only if it defines ``process`` or ``run``. An ``__init__.py`` in the folder is not needed, but
+    without one any other package of the same name on ``sys.path`` is preferred by Python.
 
     A relative folder is looked up in the working directory. Raises ``FileNotFoundError``,
     ``JobImportError`` if a file cannot be imported and ``DuplicateJobError`` if two define one
@@ -91,17 +92,36 @@ def _import_file(file: Path) -> ModuleType:
     name = f"{file.parent.name}.{file.stem}"
     try:
         __import__(name)
+    except ModuleNotFoundError as error:
+        if error.name != name:
+            raise JobImportError(_describe_failure(error, file)) from error
+        raise JobImportError(_describe_namesake(file, name)) from None
     except (Exception, SystemExit) as error:
-        raise JobImportError(
-            f"{file} cannot be imported: {type(error).__name__}: {error} ({_place(error, file)})"
-        ) from error
+        raise JobImportError(_describe_failure(error, file)) from error
     module = sys.modules[name]
     if module.__file__ is None or not file.samefile(module.__file__):
-        raise JobImportError(
-            f"{file} cannot be imported as {name!r}, because that is {module.__file__}: rename "
-            f"the folder, or put its parent first on sys.path"
-        )
+        raise JobImportError(_describe_namesake(file, name))
     return module
+
+
+def _describe_failure(error: BaseException, file: Path) -> str:
+    return f"{file} cannot be imported: {type(error).__name__}: {error} ({_place(error, file)})"
+
+
+def _describe_namesake(file: Path, name: str) -> str:
+    """What is wrong where Python takes something else for the folder of this file, or for it."""
+    folder = file.parent
+    package = getattr(sys.modules[folder.name], "__file__", None)
+    module = getattr(sys.modules.get(name), "__file__", None)
+    failed = f"{file} cannot be imported as {name!r}, because"
+    if package is None and module is None:
+        return f"{failed} {folder.name!r} is built into Python: rename the folder"
+    taken = f"{folder.name!r} is {package}" if package else f"that is {module}"
+    init = "" if (folder / "__init__.py").exists() else "give it an __init__.py and "
+    return (
+        f"{failed} {taken}: rename the folder, or {init}put its parent {folder.parent} first on "
+        f"sys.path"
+    )
 
 
 def _place(error: BaseException, file: Path) -> str:

@@ -123,8 +123,62 @@ class TestDiscover:
         monkeypatch.setattr(sys, "path", list(sys.path))
         (tmp_path / "json").mkdir()
         (tmp_path / "json" / "decoder.py").write_text(JOB.format("Decoder"))
-        with pytest.raises(JobImportError, match=r"'json\.decoder', because that is .*rename"):
+        with pytest.raises(JobImportError, match=r"'json\.decoder', because 'json' is .*rename"):
             discover(tmp_path / "json")
+
+    @pytest.fixture
+    def namesake(self, folder, tmp_path, monkeypatch):
+        """Another package of the folder's name, which Python finds first."""
+        package = tmp_path / "elsewhere" / folder.name
+        package.mkdir(parents=True)
+        (package / "__init__.py").touch()
+        monkeypatch.syspath_prepend(str(package.parent))
+        return package
+
+    def test_a_folder_that_another_package_hides(self, folder, namesake):
+        (folder / "one.py").write_text(JOB.format("One"))
+        with pytest.raises(JobImportError) as caught:
+            discover(folder)
+        assert str(caught.value) == (
+            f"{folder}/one.py cannot be imported as '{folder.name}.one', because "
+            f"'{folder.name}' is {namesake}/__init__.py: rename the folder, or give it an "
+            f"__init__.py and put its parent {folder.parent} first on sys.path"
+        )
+
+    def test_a_hidden_folder_that_is_a_package_itself(self, folder, namesake):
+        (folder / "__init__.py").touch()
+        (folder / "one.py").write_text(JOB.format("One"))
+        (namesake / "one.py").touch()  # also if the other one has such a file
+        with pytest.raises(JobImportError, match="rename the folder, or put its parent"):
+            discover(folder)
+
+    def test_what_its_error_says_is_a_way_out(self, folder, namesake, monkeypatch):
+        (folder / "one.py").write_text(JOB.format("One"))
+        (folder / "__init__.py").touch()
+        monkeypatch.syspath_prepend(str(folder.parent))
+        assert set(discover(folder)) == {"One"}
+
+    def test_a_file_that_one_of_a_folder_without_init_hides(self, folder, namesake):
+        (namesake / "__init__.py").unlink()
+        (namesake / "one.py").touch()
+        (folder / "one.py").write_text(JOB.format("One"))
+        with pytest.raises(JobImportError, match=rf"because that is {namesake}/one\.py: "):
+            discover(folder)
+
+    def test_a_name_that_is_built_into_python(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        (tmp_path / "time").mkdir()
+        (tmp_path / "time" / "one.py").write_text(JOB.format("One"))
+        with pytest.raises(JobImportError, match="'time' is built into Python: rename the folder$"):
+            discover(tmp_path / "time")
+
+    def test_a_folder_that_a_module_hides(self, folder, tmp_path, monkeypatch):
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "elsewhere" / f"{folder.name}.py").touch()
+        monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+        (folder / "one.py").write_text(JOB.format("One"))
+        with pytest.raises(JobImportError, match=rf"is \S+/elsewhere/{folder.name}\.py: rename"):
+            discover(folder)
 
     def test_the_starter_folder(self):
         found = discover(Path(__file__).parent.parent / "jobs")

@@ -21,15 +21,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 
+_LONGEST_NAME = 1_000
+
+
 def lookup(jobs: Mapping[str, Any], name: str) -> type[Job]:
     """The job class registered under the name.
 
     Raises ``UnknownJobError`` with the nearest known name, and ``InvalidJobError`` if what is
-    registered is not a job class.
+    registered is not a job class, or the name too long to be one.
     """
+    if not isinstance(name, str):
+        raise UnknownJobError(_describe_no_name(name, jobs))
+    if len(name) > _LONGEST_NAME:
+        raise InvalidJobError(
+            f"a job's name may have {_LONGEST_NAME:,} characters; the one that begins with "
+            f"{name[:20]!r} has {len(name):,}"
+        )
     try:
         job_class = jobs[name]
-    except (KeyError, TypeError):
+    except KeyError:
         raise UnknownJobError(_describe_unknown(name, jobs)) from None
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         hint = (
@@ -41,9 +51,18 @@ def lookup(jobs: Mapping[str, Any], name: str) -> type[Job]:
     return job_class
 
 
-def _describe_unknown(name: object, jobs: Mapping[str, Any]) -> str:
-    if not isinstance(name, str):
-        return f"run() takes the name of a job, a string, not {name!r}"
+def _describe_no_name(value: object, jobs: Mapping[str, Any]) -> str:
+    said = f"run() takes the name of a job, a string, not {value!r}"
+    job_class = value if isinstance(value, type) else type(value)
+    if not issubclass(job_class, Job):
+        return said
+    for name, registered in jobs.items():
+        if registered is job_class:
+            return f"{said}; write run({name!r})"
+    return f"{said}; write run({job_class.__name__!r}), once it is registered in jobs"
+
+
+def _describe_unknown(name: str, jobs: Mapping[str, Any]) -> str:
     from difflib import get_close_matches
 
     known = [each for each in jobs if isinstance(each, str)]

@@ -32,9 +32,30 @@ class TestLookup:
             lookup({}, "xyz")
 
     def test_a_name_that_is_no_string(self):
-        for wrong in (["Echo"], Echo, None):
+        for wrong in (["Echo"], 5, None):
             with pytest.raises(UnknownJobError, match="takes the name of a job, a string, not"):
-                lookup({"Echo": Echo}, wrong)
+                lookup({"Echo": Echo, 5: Noop}, wrong)
+
+    @pytest.mark.parametrize("wrong", [Echo, Echo()])
+    def test_a_class_instead_of_its_name(self, wrong):
+        with pytest.raises(UnknownJobError, match=r"not .*Echo.*; write run\('Repeat'\)"):
+            lookup({"Noop": Noop, "Repeat": Echo}, wrong)
+        with pytest.raises(UnknownJobError, match=r"; write run\('Echo'\), once it is registered"):
+            lookup({"Noop": Noop}, wrong)
+
+    def test_a_name_that_is_too_long(self):
+        longest = "x" * 1000
+        assert lookup({longest: Noop}, longest) is Noop
+        with pytest.raises(InvalidJobError) as caught:
+            lookup({longest + "x": Noop}, longest + "x")
+        assert str(caught.value) == (
+            "a job's name may have 1,000 characters; the one that begins with "
+            "'xxxxxxxxxxxxxxxxxxxx' has 1,001"
+        )
+
+    def test_an_unknown_name_that_is_too_long(self):
+        with pytest.raises(InvalidJobError, match="has 10,000,000"):
+            lookup({"Noop": Noop}, "x" * 10_000_000)
 
     @pytest.mark.parametrize(
         ("value", "hint"),
@@ -169,7 +190,9 @@ class TestDiscover:
         monkeypatch.setattr(sys, "path", list(sys.path))
         (tmp_path / "time").mkdir()
         (tmp_path / "time" / "one.py").write_text(JOB.format("One"))
-        with pytest.raises(JobImportError, match="'time' is built into Python: rename the folder$"):
+        with pytest.raises(
+            JobImportError, match=r"'time' is built into Python: rename the folder$"
+        ):
             discover(tmp_path / "time")
 
     def test_a_folder_that_a_module_hides(self, folder, tmp_path, monkeypatch):

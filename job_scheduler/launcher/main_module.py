@@ -45,16 +45,28 @@ def describe_main() -> MainSource | None:
 def find_class(module_name: str, qualname: str, main: MainSource | None) -> type:
     """Import the module, if need be, and return the class; raises whatever the import raises."""
     if module_name in MAIN_NAMES:
-        found: object = import_main(main)
-    else:
-        with _Importing(module_name):
-            __import__(module_name)
-        found = sys.modules[module_name]
+        return class_in(import_main(main), qualname)
+    with _Importing(module_name):
+        __import__(module_name)
+    return class_in(sys.modules[module_name], qualname)
+
+
+def class_in(module: ModuleType, qualname: str) -> type:
+    """The class of this name; raises ``ImportError`` with what to do if there is none."""
+    found: object = module
     for part in qualname.split("."):
-        found = getattr(found, part)
-    if not isinstance(found, type):
-        raise ImportError(f"{module_name}.{qualname} is {found!r}, not a class")
-    return found
+        found = getattr(found, part, None)
+    if isinstance(found, type):
+        return found
+    name = module.__name__
+    if found is not None:
+        raise ImportError(f"{name}.{qualname} is {found!r}, not a class")
+    if name not in MAIN_NAMES:
+        raise ImportError(f"{qualname} is not there when {name} is imported for its jobs")
+    raise ImportError(
+        f"{qualname} is not there when {module.__file__} is imported for its jobs: move the class "
+        f"out of 'if __name__ == \"__main__\":', above it"
+    )
 
 
 def refuse_during_import() -> None:

@@ -49,13 +49,11 @@ def live(
     _report(reports, wire.RESULT, data, *_usage())
 
 
-def _find_class(module: str, qualname: str) -> Any:
+def _find_class(module: str, qualname: str) -> type:
     if module not in main_module.MAIN_NAMES:
         return main_module.find_class(module, qualname, None)
-    found: Any = sys.modules["__main__"]  # multiprocessing has imported the script here
-    for part in qualname.split("."):
-        found = getattr(found, part)
-    return found
+    # multiprocessing has imported the script here
+    return main_module.class_in(sys.modules["__main__"], qualname)
 
 
 def _report(reports: Connection, *report: Any) -> bool:

@@ -148,6 +148,58 @@ def test_a_run_at_the_top_level_of_a_script_is_refused_with_what_to_do(run_scrip
     assert "if __name__ ==" in done.stderr
 
 
+HIDDEN = """
+    from job_scheduler import Job, JobScheduler
+
+    if __name__ == "__main__":
+        class Hidden(Job):
+            def process(self):
+                pass
+
+        run = JobScheduler(jobs={"Hidden": Hidden}, start_method=START_METHOD).run("Hidden")
+        run.wait()
+        raise SystemExit(f"{run.state}: {run.error}")
+"""
+
+
+@pytest.mark.parametrize(("name", "module"), [("script.py", False), ("pack/age.py", True)])
+@pytest.mark.parametrize(
+    ("start_method", "told"),
+    [("zygote", "in the launching process:\nImportError: "), ("spawn", "failed: ImportError: ")],
+)
+def test_a_class_that_only_the_program_itself_defines(
+    run_script, tmp_path, start_method, told, name, module
+):
+    code = HIDDEN.replace("START_METHOD", repr(start_method))
+    done = run_script(code, name=name, module=module, check=False)
+    assert done.returncode == 1
+    assert (
+        f"{told}Hidden is not there when {tmp_path / name} is imported for its jobs: move the "
+        f"class out of 'if __name__ == \"__main__\":', above it"
+    ) in done.stderr
+
+
+def test_a_class_that_its_module_defines_only_elsewhere(run_script, tmp_path):
+    (tmp_path / "shy.py").write_text(
+        "import sys\n"
+        "from job_scheduler import Job\n"
+        "if 'shy_allowed' in sys.modules:\n"
+        "    class Shy(Job):\n"
+        "        def process(self): pass\n"
+    )
+    done = run_script(
+        """
+        import sys
+        sys.modules["shy_allowed"] = sys
+        from shy import Shy
+        from job_scheduler import JobScheduler
+        JobScheduler(jobs={"Shy": Shy}).run("Shy")
+        """,
+        check=False,
+    )
+    assert "ImportError: Shy is not there when shy is imported for its jobs" in done.stderr
+
+
 @pytest.mark.parametrize("what", ["-", "-c"])
 def test_a_class_in_a_session_is_refused_with_what_to_do(what, tmp_path):
     code = """

@@ -64,6 +64,8 @@ class JobScheduler:
         eager: bool = False,
         start_method: Literal["zygote", "spawn"] | None = None,
     ) -> None:
+        if jobs is not None:
+            _check_jobs(jobs)
         self.jobs = {"TestJob": TestJob, **(jobs or {})}
         given = {
             "max_processes": max_processes,
@@ -192,6 +194,20 @@ class RunWithOptions:
     def run(self, name: str, /, **kwargs: Any) -> Run:
         """Start the job of this name, with the options; see :meth:`JobScheduler.run`."""
         return self._scheduler._run(name, kwargs, self._key, self._timeout)
+
+
+def _check_jobs(jobs: object) -> None:
+    """Raise ``InvalidOptionError`` if this is no mapping; a list of classes has no names."""
+    from job_scheduler.errors import InvalidOptionError
+    from job_scheduler.job import Job
+
+    if hasattr(jobs, "keys") and not isinstance(jobs, type):
+        return
+    each = next(iter(jobs), None) if isinstance(jobs, (list, tuple, set, frozenset)) else jobs
+    name = each.__name__ if isinstance(each, type) and issubclass(each, Job) else "Hello"
+    raise InvalidOptionError(
+        f"jobs is {jobs!r}; it must map names to classes, as in {{{name!r}: {name}}}"
+    )
 
 
 def _check_options(options: Mapping[str, Any]) -> None:

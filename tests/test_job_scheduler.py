@@ -6,6 +6,7 @@ import asyncio
 import enum
 import os
 import threading
+import types
 from datetime import timedelta
 
 import pytest
@@ -228,6 +229,28 @@ class TestOptions:
     def test_a_wrong_timeout_is_refused(self, scheduler):
         with pytest.raises(InvalidOptionError, match="timeout is 0"):
             scheduler.options(timeout=0).run("Noop")
+
+    @pytest.mark.parametrize(
+        "jobs", [[sample_jobs.Echo], {sample_jobs.Echo}, (sample_jobs.Echo,), sample_jobs.Echo]
+    )
+    def test_jobs_without_names_are_refused(self, jobs):
+        with pytest.raises(InvalidOptionError) as caught:
+            JobScheduler(jobs=jobs)
+        assert str(caught.value) == (
+            f"jobs is {jobs!r}; it must map names to classes, as in {{'Echo': Echo}}"
+        )
+
+    @pytest.mark.parametrize("jobs", [[], "Echo", 5, print, [("Echo", sample_jobs.Echo)], dict])
+    def test_what_holds_no_jobs_is_refused_too(self, jobs):
+        with pytest.raises(
+            InvalidOptionError, match=r"map names to classes, as in \{'Hello': Hello"
+        ):
+            JobScheduler(jobs=jobs)
+
+    def test_any_mapping_of_jobs_is_taken(self):
+        jobs = types.MappingProxyType({"Echo": sample_jobs.Echo})
+        assert set(JobScheduler(jobs=jobs).jobs) == {"TestJob", "Echo"}
+        assert set(JobScheduler(jobs={}).jobs) == {"TestJob"}
 
     @pytest.mark.parametrize(
         ("options", "said"),

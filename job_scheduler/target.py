@@ -19,6 +19,12 @@ Place = Literal["process", "thread", "coroutine"]
 
 _PLACES: Final = ("process", "thread", "coroutine")
 
+_POSITIONAL: Final = (
+    inspect.Parameter.POSITIONAL_ONLY,
+    inspect.Parameter.POSITIONAL_OR_KEYWORD,
+    inspect.Parameter.VAR_POSITIONAL,
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -40,7 +46,8 @@ class Target:
         """Examine a class; raises ``InvalidJobError`` or ``InvalidOptionError``."""
         place = _place_of(job_class)
         method = "process" if place == "process" else "run"
-        _check_constructor(job_class)
+        _check_constructor(job_class, method)
+        _check_method(job_class, method)
         _check_limits(job_class, place)
         names, required, takes_any = _keywords_of(job_class, method)
         timeout = seconds_or_none(job_class.timeout, f"{job_class.__qualname__}.timeout")
@@ -60,9 +67,11 @@ class Target:
         if "self" in arguments:
             return f"{where}; 'self' is the job itself and cannot be a keyword"
         missing = sorted(self.required - arguments.keys())
+        unknown = [] if self.takes_any else sorted(arguments.keys() - self.names)
         if missing:
-            return f"{where}; missing: {', '.join(missing)}"
-        unknown = sorted(arguments.keys() - self.names)
+            where += f"; missing: {', '.join(missing)}"
+        if not unknown:
+            return where
         near = get_close_matches(unknown[0], self.names, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{where}; unknown: {', '.join(unknown)}{hint}"
@@ -99,7 +108,7 @@ def _place_of(job_class: type[Job]) -> Place:
     return chosen
 
 
-def _check_constructor(job_class: type[Job]) -> None:
+def _check_constructor(job_class: type[Job], method: str) -> None:
     parameters = list(inspect.signature(job_class.__init__).parameters.values())[1:]
     needed = [
         parameter.name
@@ -110,7 +119,17 @@ def _check_constructor(job_class: type[Job]) -> None:
     if needed:
         raise InvalidJobError(
             f"{job_class.__qualname__}() needs {', '.join(needed)}, but a job that is run by name "
-            f"is made without arguments: give them defaults, or pass them to run()"
+            f"is made without arguments: give them defaults, or take them as keywords of "
+            f"{method}()"
+        )
+
+
+def _check_method(job_class: type[Job], method: str) -> None:
+    function = getattr(job_class, method)
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise InvalidJobError(
+            f"{job_class.__qualname__}.{method}() is a generator, since it has a 'yield', so "
+            f"calling it would run nothing: return a list, or do the work in a loop without 'yield'"
         )
 
 
@@ -129,9 +148,20 @@ def _check_limits(job_class: type[Job], place: Place) -> None:
             )
 
 
+def _gets_self(attribute: object) -> bool:
+    """Whether a call on an object passes that object on, as with any function in a class."""
+    is_static = isinstance(attribute, (staticmethod, classmethod))
+    return hasattr(attribute, "__get__") and not is_static
+
+
 def _keywords_of(job_class: type[Job], method: str) -> tuple[frozenset[str], frozenset[str], bool]:
     parameters = list(inspect.signature(getattr(job_class, method)).parameters.values())
-    if not isinstance(inspect.getattr_static(job_class, method), (staticmethod, classmethod)):
+    if _gets_self(inspect.getattr_static(job_class, method)):
+        if not parameters or parameters[0].kind not in _POSITIONAL:
+            raise InvalidJobError(
+                f"{job_class.__qualname__}.{method}() lacks self: write 'def {method}(self, ...)', "
+                f"or put @staticmethod above it"
+            )
         parameters = parameters[1:]
     nameable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     for parameter in parameters:

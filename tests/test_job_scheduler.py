@@ -118,6 +118,8 @@ class TestArguments:
         [
             ("Log", {}, r"'Log' \(Log.process\) takes path, tag; missing: path"),
             ("Log", {"path": "x", "tga": 1}, r"unknown: tga \(did you mean 'tag'\?\)"),
+            ("Log", {"paht": "x"}, r"; missing: path; unknown: paht \(did you mean 'path'\?\)$"),
+            ("Sleep", {"xyz": 1}, r"takes seconds; missing: seconds; unknown: xyz$"),
             ("Noop", {"more": 1}, "takes no keywords; unknown: more"),
             ("Echo", {"self": 1}, "'self' is the job itself"),
             ("InThread", {"wrong": 1}, r"\(InThread.run\).*unknown: wrong"),
@@ -140,6 +142,10 @@ class TestArguments:
         assert second.result == [1]
 
 
+async def asynchronous_generator(self):
+    yield
+
+
 class TestWrongJobs:
     """Refused at the run, with what is wrong and what to do."""
 
@@ -151,7 +157,28 @@ class TestWrongJobs:
             (
                 {"process": lambda self: 0, "__init__": lambda self, colour: None},
                 InvalidJobError,
-                "needs colour.*give them defaults",
+                r"needs colour.*: give them defaults, or take them as keywords of process\(\)",
+            ),
+            (
+                {"run": lambda self: 0, "__init__": lambda self, colour: None},
+                InvalidJobError,
+                r"take them as keywords of run\(\)",
+            ),
+            ({"process": lambda: 0}, InvalidJobError, r"process\(\) lacks self"),
+            ({"process": lambda **more: 0}, InvalidJobError, r"process\(\) lacks self"),
+            ({"run": lambda *, more: 0}, InvalidJobError, r"run\(\) lacks self"),
+            (
+                {"process": lambda self: (yield)},
+                InvalidJobError,
+                r"process\(\) is a generator.*nothing.*return a list, or do the work in a loop",
+            ),
+            ({"run": lambda self: (yield)}, InvalidJobError, r"run\(\) is a generator"),
+            ({"process": asynchronous_generator}, InvalidJobError, r"process\(\) is a generator"),
+            ({"run": asynchronous_generator}, InvalidJobError, r"run\(\) is a generator"),
+            (
+                {"process": staticmethod(lambda: (yield))},
+                InvalidJobError,
+                r"process\(\) is a generator",
             ),
             ({"process": lambda self, x, /: 0}, InvalidJobError, "positional-only parameter 'x'"),
             ({"process": lambda self: 0, "timeout": -1}, InvalidOptionError, "Bad.timeout is -1"),
@@ -272,6 +299,31 @@ class TestOptions:
         scheduler = make_scheduler(start_method="spawn", on_parent_exit="terminate")
         with pytest.raises(InvalidOptionError, match="needs the zygote"):
             scheduler.run("Noop")
+
+
+class CallableObject:
+    def __call__(self, value=None):
+        return value
+
+
+class TestMethodsWithoutSelf:
+    """Those that need none are run as they are."""
+
+    @pytest.mark.parametrize(
+        "method",
+        [
+            staticmethod(lambda value=None: value),
+            classmethod(lambda cls, value=None: value),
+            lambda *anything, value=None: value,
+            CallableObject(),
+        ],
+    )
+    def test_they_get_their_keywords(self, make_scheduler, method):
+        scheduler = make_scheduler(eager=True)
+        scheduler.jobs["Static"] = type("Static", (Job,), {"process": method})
+        assert scheduler.run("Static", value=5).result == 5
+        with pytest.raises(ArgumentsError, match="takes value; unknown: other"):
+            scheduler.run("Static", other=5)
 
 
 class TestJobsOfThisProgram:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ class ThreadExecutor:
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="job_scheduler")
         self._futures: dict[Run, Future[None]] = {}
+        self._cancelling = threading.RLock()
         prefix = os.urandom(6).hex()
         self._ids = map(f"{prefix}-t{{}}".format, itertools.count(1))
 
@@ -44,15 +46,15 @@ class ThreadExecutor:
         run = Run(next(self._ids), name, self)
         future = self._pool.submit(self._run, run, target, arguments)
         self._futures[run] = future
-        if future.done():  # before it was in the books, so it has not taken itself out
+        if run.state.ended:  # perhaps before it was in the books, and could not take itself out
             self._futures.pop(run, None)
         return run
 
     def _run(self, run: Run, target: Target, arguments: dict[str, Any]) -> None:
         run._started(None, time.time())
         facts = call(lambda: target.job_class().run(**arguments))  # type: ignore[attr-defined]
-        self._futures.pop(run, None)
         ending.settle(run, facts)
+        self._futures.pop(run, None)
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""
@@ -60,12 +62,14 @@ class ThreadExecutor:
 
     def cancel(self, run: Run) -> bool:
         """Cancel the run if it has not started."""
-        future = self._futures.get(run)
-        if future is None or not future.cancel():
-            return False
-        self._futures.pop(run, None)
-        ending.settle(run, ending.Facts(reason=wire.CANCELLED))
-        return True
+        with self._cancelling:  # who comes second finds the run ended
+            future = self._futures.get(run)
+            if future is None or not future.cancel():
+                return False
+            # A future can be cancelled twice, by a signal handler just here; the books decide.
+            if self._futures.pop(run, None) is not None:
+                ending.settle(run, ending.Facts(reason=wire.CANCELLED))
+            return True
 
     def process(self, run: Run) -> None:
         """A thread has no process of its own."""

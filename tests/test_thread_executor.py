@@ -130,3 +130,14 @@ def test_a_submission_after_the_end_leaves_nothing(executor):
     with pytest.raises(RuntimeError, match="after shutdown"):
         executor.submit("Quick", QUICK, {}, None)
     assert executor.pending() == []
+
+
+class Interrupt(Job):
+    def run(self):
+        raise KeyboardInterrupt("by itself")
+
+
+def test_a_job_that_raises_an_interrupt_has_ended(executor):
+    run = executor.submit("Interrupt", Target.of(Interrupt), {}, None)
+    assert run.wait(5)
+    assert str(run.error) == "KeyboardInterrupt: by itself"

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler.errors import InvalidOptionError
-from job_scheduler.executors.local import call
+from job_scheduler.executors.local import call, describe
 from job_scheduler.launcher import ending, wire
 from job_scheduler.run import Run
 
@@ -52,7 +52,10 @@ class ThreadExecutor:
 
     def _run(self, run: Run, target: Target, arguments: dict[str, Any]) -> None:
         run._started(None, time.time())
-        facts = call(lambda: target.job_class().run(**arguments))  # type: ignore[attr-defined]
+        try:
+            facts = call(lambda: target.job_class().run(**arguments))  # type: ignore[attr-defined]
+        except KeyboardInterrupt as error:  # the job's own: a user's reaches the main thread only
+            facts = ending.Facts(failure=describe(error))
         ending.settle(run, facts)
         self._futures.pop(run, None)
 

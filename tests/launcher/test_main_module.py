@@ -35,6 +35,22 @@ SCRIPT = """
 """
 
 
+@pytest.fixture
+def write_module(tmp_path):
+    """Writes a module with a job class that does this wherever it is not imported by the test."""
+
+    def write(name, elsewhere):
+        (tmp_path / f"{name}.py").write_text(
+            "import os, sys, time\n"
+            "from job_scheduler import Job\n"
+            f"class {name.capitalize()}(Job):\n"
+            "    def process(self): pass\n"
+            f"if '{name}_allowed' not in sys.modules: {elsewhere}\n"
+        )
+
+    return write
+
+
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 @pytest.mark.parametrize(("name", "module"), [("script.py", False), ("pack/age.py", True)])
 def test_a_class_in_the_program_itself(run_script, start_method, name, module):
@@ -179,14 +195,8 @@ def test_a_class_that_only_the_program_itself_defines(
     ) in done.stderr
 
 
-def test_a_class_that_its_module_defines_only_elsewhere(run_script, tmp_path):
-    (tmp_path / "shy.py").write_text(
-        "import sys\n"
-        "from job_scheduler import Job\n"
-        "if 'shy_allowed' in sys.modules:\n"
-        "    class Shy(Job):\n"
-        "        def process(self): pass\n"
-    )
+def test_a_class_that_its_module_defines_only_elsewhere(run_script, write_module):
+    write_module("shy", "del Shy")
     done = run_script(
         """
         import sys
@@ -242,15 +252,8 @@ print(run.state)
     assert "completed" in done.stdout
 
 
-def test_a_module_that_fails_when_it_is_imported_elsewhere(run_script, tmp_path):
-    (tmp_path / "picky.py").write_text(
-        "import sys\n"
-        "from job_scheduler import Job\n"
-        "if 'picky_allowed' not in sys.modules:\n"
-        "    raise RuntimeError('only imported where it is allowed')\n"
-        "class Picky(Job):\n"
-        "    def process(self): pass\n"
-    )
+def test_a_module_that_fails_when_it_is_imported_elsewhere(run_script, write_module):
+    write_module("picky", "raise RuntimeError('only imported where it is allowed')")
     done = run_script("""
         import sys
         sys.modules["picky_allowed"] = sys
@@ -278,14 +281,8 @@ def test_a_module_that_fails_when_it_is_imported_elsewhere(run_script, tmp_path)
         ("os.kill(os.getpid(), 11)", "ended while it imported Deadly"),
     ],
 )
-def test_a_module_that_ends_the_process_that_imports_it(run_script, tmp_path, ending, said):
-    (tmp_path / "deadly.py").write_text(
-        "import os, sys\n"
-        "from job_scheduler import Job\n"
-        "class Deadly(Job):\n"
-        "    def process(self): pass\n"
-        f"if 'deadly_allowed' not in sys.modules: {ending}\n"
-    )
+def test_a_module_that_ends_the_process_that_imports_it(run_script, write_module, ending, said):
+    write_module("deadly", ending)
     done = run_script("""
         import sys
         sys.modules["deadly_allowed"] = sys
@@ -305,14 +302,8 @@ def test_a_module_that_ends_the_process_that_imports_it(run_script, tmp_path, en
     assert "Hello, still here!" in done.stdout
 
 
-def test_a_module_that_never_ends_its_import(tmp_path, monkeypatch, make_scheduler):
-    (tmp_path / "endless.py").write_text(
-        "import sys, time\n"
-        "from job_scheduler import Job\n"
-        "class Endless(Job):\n"
-        "    def process(self): pass\n"
-        "if 'endless_allowed' not in sys.modules: time.sleep(60)\n"
-    )
+def test_a_module_that_never_ends_its_import(tmp_path, monkeypatch, make_scheduler, write_module):
+    write_module("endless", "time.sleep(60)")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(sys.modules, "endless_allowed", sys)
     import endless

@@ -117,9 +117,6 @@ def test_demo_fails_if_the_server_does_not_start(start, copy):
     assert "no licence" in out
 
 
-# As it is in a shell's background jobs; who is started with it ignored, ignores it too.
-INT_IGNORED = signal.getsignal(signal.SIGINT) == signal.SIG_IGN
-
 SILENT_SERVER = """\
 import socket
 server = socket.create_server(("127.0.0.1", 0))
@@ -129,13 +126,16 @@ server.accept()
 """
 
 
-@pytest.mark.parametrize(
-    ("number", "expected"),
-    [
-        pytest.param(signal.SIGINT, 130, marks=pytest.mark.skipif(INT_IGNORED, reason="ignored")),
-        pytest.param(signal.SIGTERM, 143),
-    ],
-)
+@pytest.fixture
+def interruptible():
+    """As in a shell's foreground; a program that is started with SIGINT ignored ignores it too."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+@pytest.mark.parametrize(("number", "expected"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_demo_cleans_up_when_it_is_interrupted(start, copy, number, expected):
     copy.with_name("stripe_webhook.py").write_text(SILENT_SERVER)
     demo = start(copy)

@@ -41,13 +41,17 @@ ZYGOTE = {
     "job_scheduler.job",
     "job_scheduler.launcher",
     "job_scheduler.launcher.child",
+    "job_scheduler.launcher.children",
+    "job_scheduler.launcher.importing",
     "job_scheduler.launcher.main_module",
     "job_scheduler.launcher.naming",
+    "job_scheduler.launcher.nursery",
     "job_scheduler.launcher.outbox",
     "job_scheduler.launcher.queue",
     "job_scheduler.launcher.stderr",
     "job_scheduler.launcher.wire",
     "job_scheduler.launcher.work",
+    "job_scheduler.launcher.works",
     "job_scheduler.launcher.zygote",
 }
 """What the zygote loads beyond a bare interpreter: C modules and our own, nothing with hooks."""

@@ -42,6 +42,8 @@ class Settings:
     """What happens to running and waiting jobs when this program dies."""
     wait_at_exit: bool = True
     """Whether the interpreter's normal exit waits for the jobs, as ``multiprocessing`` does."""
+    spares: int = 8
+    """How many processes may wait, forked ahead, for the next jobs; fewer do while it is quiet."""
     start_timeout: float = 60.0
     """Seconds that the zygote may take to start, or to import a job class."""
 

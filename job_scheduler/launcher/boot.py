@@ -118,6 +118,7 @@ def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
         "bind_now": "LD_BIND_NOW" in os.environ,
         "max_processes": settings.max_processes,
         "grace": settings.grace,
+        "spares": settings.spares,
         "initializer": settings.initializer,
         "on_parent_exit": settings.on_parent_exit,
     }

@@ -13,7 +13,6 @@ import sys
 from gc import enable as enable_gc
 from os import _exit, close, dup2, fork, getpid, setsid
 from sys import modules
-from time import time as now
 
 from job_scheduler.launcher import wire
 from job_scheduler.launcher.naming import NAMING
@@ -21,6 +20,7 @@ from job_scheduler.launcher.work import (
     await_result,
     describe_failure,
     encode_result,
+    flush,
     lift_memory_limit,
     limit_descriptors,
     limit_memory,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from job_scheduler.launcher.queue import Assignment
+    from job_scheduler.launcher.works import Work
 else:
     from _signal import SIG_SETMASK, pthread_sigmask
 
@@ -40,24 +41,20 @@ _PF_EXITING = 0x4
 
 
 def fork_child(  # noqa: C901  # see its docstring
-    assignment: Assignment,
+    works: Iterable[Work],
     reports: _socket.socket,
     stderr: int,
-    foreign_descriptors: Iterable[int],
+    foreign_descriptors: list[int],
+    kept: int | None,
     zygote_pid: int,
     descriptor_limits: tuple[int, int] | None,
 ) -> int:
-    """Fork a child for the job; the zygote gets its pid, and in the child this never returns.
+    """Fork a child for one job; the zygote gets its pid, and in the child this never returns.
 
     It is one long function on purpose. After a fork each page that is written to is copied, at
     2 µs, and to call a function or to look at an object writes its reference count: with one
-    small function per step the child would copy twice as many. What it needs is fetched before.
+    small function per step the child would copy twice as many.
     """
-    run_id, name, make = assignment.run_id, assignment.name, assignment.make
-    memory_limit, arguments = assignment.memory_limit, assignment.arguments
-    announcement = wire.announcement(run_id, now())
-    send = reports.send
-    NAMING.name = name
     pid = fork()
     if pid:
         return pid
@@ -65,40 +62,48 @@ def fork_child(  # noqa: C901  # see its docstring
     try:
         setsid()
         dup2(stderr, 2)
-        close(stderr)
         for descriptor in foreign_descriptors:
-            close(descriptor)
+            if descriptor != kept:
+                close(descriptor)
         # The zygote blocks signals, so one sent to this process meanwhile is delivered here.
         pthread_sigmask(SIG_SETMASK, ())
-        try:
-            send(announcement + getpid().to_bytes(4, "little"))
-        except OSError:
-            # Nobody listens. If the zygote lives, the program has died, and the job is to be
-            # done. If not, the program has closed this zygote's books and gives the job to the
-            # next one: it must not run here.
-            if not _lives(zygote_pid):
-                _exit(0)
-        enable_gc()
-        if "multiprocessing.process" in modules:
-            NAMING.apply(modules["multiprocessing.process"])
-        if descriptor_limits is not None:
-            limit_descriptors(descriptor_limits)
-        if memory_limit is not None:
-            limit_memory(memory_limit)
-        try:
-            if arguments is None:
-                arguments = _decode_arguments(assignment)
-            result = make().process(**arguments)
-            if result is not None:
-                result = await_result(result)
-        except BaseException as error:
-            code = _fail(assignment, reports, error)
-        else:
-            if "threading" in modules:
-                _settle_threads_and_children()
-            if result is not None:
-                _report_result(reports, run_id, name, result)
-            code = 0
+        for assignment, announcement, real in works:  # none left: a spare that is dismissed
+            announcement += getpid().to_bytes(4, "little")
+            if real:
+                try:
+                    reports.send(announcement)
+                except OSError:
+                    # Nobody listens. If the zygote lives, the program has died, and the job is
+                    # to be done. If not, the program has closed this zygote's books and gives
+                    # the job to the next one: it must not run here.
+                    if not _lives(zygote_pid):
+                        _exit(0)
+                NAMING.name = assignment.name
+                if "multiprocessing.process" in modules:
+                    NAMING.apply(modules["multiprocessing.process"])
+                if descriptor_limits is not None:
+                    limit_descriptors(descriptor_limits)
+            enable_gc()
+            memory_limit = assignment.memory_limit
+            if memory_limit is not None:
+                limit_memory(memory_limit)
+            try:
+                arguments = assignment.arguments
+                if arguments is None:
+                    arguments = _decode_arguments(assignment)
+                result = assignment.make().process(**arguments)
+                if result is not None:
+                    result = await_result(result)
+            except BaseException as error:
+                code = _fail(assignment, reports, error)
+                break
+            if real:
+                if "threading" in modules:
+                    _settle_threads_and_children()
+                if result is not None:
+                    _report_result(reports, assignment, result)
+                code = 0
+                break
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
@@ -151,9 +156,11 @@ def _report_failure(assignment: Assignment, reports: _socket.socket, error: Base
         print(f"job {assignment.name!r}, run {assignment.run_id}, failed:\n{text}", file=sys.stderr)
 
 
-def _report_result(reports: _socket.socket, run_id: str, name: str, result: Any) -> None:
+def _report_result(reports: _socket.socket, assignment: Assignment, result: Any) -> None:
+    name = assignment.name
+    payload = encode_result(name, result)
     try:
-        wire.send(reports, *wire.pack(wire.RESULT, run_id, payload=encode_result(name, result)))
+        wire.send(reports, *wire.pack(wire.RESULT, assignment.run_id, payload=payload))
     except ConnectionError:
         pass  # the program is gone, and with it everyone who could ask for the result
     except OSError as error:
@@ -184,12 +191,3 @@ def _exit_code(exit_request: SystemExit) -> int:
 
 def _print_exception() -> None:
     sys.excepthook(*sys.exc_info())
-
-
-def flush() -> None:
-    """Flush stdout and stderr, each if it can be."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (AttributeError, ValueError, OSError):
-            continue  # closed or replaced by the job: there is nothing left to flush into

@@ -48,11 +48,16 @@ class Assignment:
 class JobClass:
     """A class that jobs are made of, with its limits and its waiting runs, oldest first."""
 
-    __slots__ = ("make", "max_running", "memory_limit", "running", "waiting")
+    __slots__ = ("id", "make", "max_running", "memory_limit", "running", "waiting")
 
     def __init__(
-        self, make: Callable[[], Any], max_running: int | None, memory_limit: int | None
+        self,
+        class_id: int,
+        make: Callable[[], Any],
+        max_running: int | None,
+        memory_limit: int | None,
     ) -> None:
+        self.id = class_id
         self.make = make
         """Makes a job: the class, or what does the same sooner."""
         self.max_running = max_running
@@ -85,8 +90,8 @@ class Queue:
         self.memory_files: set[int] = set()
         """The descriptors of large arguments that wait with their runs."""
 
-    def add_class(self, class_id: int, job_class: JobClass) -> None:
-        self._classes[class_id] = job_class
+    def add_class(self, job_class: JobClass) -> None:
+        self._classes[job_class.id] = job_class
 
     def job_class(self, class_id: int) -> JobClass:
         return self._classes[class_id]

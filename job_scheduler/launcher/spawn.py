@@ -140,10 +140,12 @@ class SpawnLauncher:
         with self._lock:
             if job_class not in self._classes:
                 module, qualname, _ = reference(job_class)
-                known = JobClass(job_class, job_class.max_running, job_class.memory_limit)
+                known = JobClass(
+                    len(self._classes) + 1, job_class, job_class.max_running, job_class.memory_limit
+                )
                 self._classes[job_class] = known
                 self._names[known] = module, qualname
-                self._queue.add_class(len(self._classes), known)
+                self._queue.add_class(known)
 
     def submit(
         self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None

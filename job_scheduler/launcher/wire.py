@@ -167,21 +167,28 @@ def send(
         view = memoryview(attachment)
         while view:
             view = view[os.write(memory_file, view) :]
-        rights = memory_file.to_bytes(_FD_SIZE, sys.byteorder)
-        socket.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], flags)
+        pass_on(socket, packet, memory_file, flags)
     finally:
         os.close(memory_file)
 
 
-def receive(socket: _socket.socket) -> tuple[Any, int | None] | None:
+def pass_on(socket: _socket.socket, packet: bytes, memory_file: int | None, flags: int = 0) -> None:
+    """Send one packet, with the memory file that has come with it."""
+    if memory_file is None or memory_file < 0:
+        socket.send(packet, flags)
+    else:
+        rights = memory_file.to_bytes(_FD_SIZE, sys.byteorder)
+        socket.sendmsg([packet], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)], flags)
+
+
+def receive(socket: _socket.socket, *, wait: bool = False) -> tuple[Any, int | None] | None:
     """Take the next packet, if one is there: its tuple and its memory file.
 
-    None at the end of the stream; ``BlockingIOError`` if nothing waits. The memory file of a
-    packet is -1 when it was sent but this process had no descriptor free for it.
+    None at the end of the stream; ``BlockingIOError`` if nothing waits and ``wait`` is not set.
+    The memory file of a packet is -1 when it was sent but this process had no descriptor free.
     """
-    packet, ancillary, flags, _ = socket.recvmsg(
-        _PACKET_LIMIT, _socket.CMSG_SPACE(_FD_SIZE), _socket.MSG_DONTWAIT | _socket.MSG_CMSG_CLOEXEC
-    )
+    how = _socket.MSG_CMSG_CLOEXEC | (0 if wait else _socket.MSG_DONTWAIT)
+    packet, ancillary, flags, _ = socket.recvmsg(_PACKET_LIMIT, _socket.CMSG_SPACE(_FD_SIZE), how)
     if not packet:
         return None
     if ancillary:

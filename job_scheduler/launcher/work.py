@@ -92,3 +92,12 @@ def limit_descriptors(limits: tuple[int, int]) -> None:
     import resource
 
     resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def flush() -> None:
+    """Flush stdout and stderr, each if it can be."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, ValueError, OSError):
+            continue  # closed or replaced by the job: there is nothing left to flush into

@@ -15,22 +15,22 @@ import select
 import sys
 import time
 
-from job_scheduler.job import Job
-from job_scheduler.launcher import child, main_module, wire
+from job_scheduler.launcher import main_module, wire
+from job_scheduler.launcher.children import Child, Children
+from job_scheduler.launcher.importing import explain, freeze_imports, maker_of
 from job_scheduler.launcher.naming import NAMING
+from job_scheduler.launcher.nursery import Nursery
 from job_scheduler.launcher.outbox import RETRY_SECONDS, Outbox
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Sink, Tail
+from job_scheduler.launcher.work import flush
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
-    from collections.abc import Callable
-    from functools import partial
     from typing import Any, NoReturn
 else:
     import _signal
-    from _functools import partial
 
 _REQUESTS_PER_TURN = 512
 """Requests taken before the children are looked at again."""
@@ -41,29 +41,11 @@ _STARTS_PER_TURN = 8
 _LONGEST_WAIT = 3600.0
 """Seconds after which the loop looks up in any case; poll takes no more than 24 days."""
 
+_MOMENT = 0.00015
+"""Seconds in which a job that was just given to a spare has begun."""
+
 _FORK_PATIENCE = 10.0
 """Seconds for which it may refuse, with no child running, before the run fails."""
-
-_PACKAGE = os.path.dirname(os.path.dirname(__file__))
-
-
-class Child:
-    """A running process."""
-
-    __slots__ = ("deadline", "of", "pid", "reason", "run_id", "stderr", "stderr_open", "tail")
-
-    def __init__(self, pid: int, run_id: str, of: JobClass, stderr: int) -> None:
-        self.pid = pid
-        self.run_id = run_id
-        self.of = of
-        self.deadline = 0.0
-        """When to go on, for those that are timed: to TERM while ``reason`` is empty, to KILL
-        after."""
-        self.reason = ""
-        """Why it is being stopped; empty while it is not."""
-        self.stderr = stderr
-        self.stderr_open = True
-        self.tail: Tail | None = None
 
 
 def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller: int) -> NoReturn:
@@ -89,7 +71,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
-        child.flush()
+        flush()
         os._exit(code)
 
 
@@ -108,14 +90,9 @@ class Zygote:
         self._reports = reports
         self._caller = caller
         self._max_processes: int = settings["max_processes"]
-        self._grace: float = settings["grace"]
         self._finish_orphans: bool = settings["on_parent_exit"] == "finish"
         self._queue = Queue()
-        self._children: dict[int, Child] = {}  # by pid
-        self._by_run: dict[str, Child] = {}
-        self._by_stderr: dict[int, Child] = {}
-        self._timed: dict[int, Child] = {}  # by pid: those with a deadline
-        self._stopping = 0  # how many are being stopped
+        self._children = Children(settings["grace"], self._bury)
         self._outbox = Outbox(reports)
         self._sink = Sink(2)
         self._retired = False  # not to fork any more: runs are handed back
@@ -123,27 +100,25 @@ class Zygote:
         self._orphaned = False  # the program is gone
         self._refused_since: float | None = None
         self._next_fork: float | None = None
-        self._descriptor_limits: tuple[int, int] | None = None  # the old ones, once raised
-        self._pid = os.getpid()
-        self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._buffers = [memoryview(bytearray(READ_SIZE))]  # a list, as readv wants it
         self._poll = select.poll()
         self._watched: set[int] = set()
-        own = (control.fileno(), self._wake_read, self._wake_write, caller, self._sink.own)
-        self._own_descriptors = [descriptor for descriptor in own if descriptor >= 0]
+        wakes = (self._children.wake_read, self._children.wake_write)
+        own = [fd for fd in (control.fileno(), *wakes, caller, self._sink.own) if fd >= 0]
+        self._nursery = Nursery(self._queue, self._children, reports, own, settings["spares"])
 
     def prepare(self, initializer: str | None) -> bool:
         """Run the initializer and report; False if it failed."""
-        self._outbox.add(wire.BOOTED, self._pid)
+        self._outbox.add(wire.BOOTED, os.getpid())
         self._outbox.flush()
         try:
             if initializer is not None:
                 main_module.call_by_name(initializer)
         except BaseException as error:
-            self._outbox.add(wire.BROKEN, payload=wire.encode(_explain(error)))
+            self._outbox.add(wire.BROKEN, payload=wire.encode(explain(error)))
             self._outbox.finish()
             return False
-        _freeze()
+        freeze_imports()
         self._outbox.add(wire.READY, _thread._count())
         self._outbox.flush()
         return True
@@ -152,54 +127,72 @@ class Zygote:
 
     def serve(self) -> None:
         """Loop until no run can come and every accepted one has ended."""
-        self._catch_sigchld()
-        for descriptor in (self._control_descriptor, self._wake_read, self._caller):
+        self._children.notice_ends()
+        for descriptor in (self._control_descriptor, self._children.wake_read, self._caller):
             self._watch(descriptor, select.POLLIN, descriptor >= 0)
-        while not (self._closing or self._orphaned) or self._queue.ready or self._children:
+        while not (self._closing or self._orphaned) or self._queue.ready or self._children.by_run:
             self._turn()
         self._sink.write(self._outbox.finish().encode())
         self._sink.finish()
 
     def _turn(self) -> None:
-        """Take what has happened, then start a few jobs.
+        """Take what has happened, then start a few jobs, or use a quiet moment for a spare.
 
         Whatever is called here between two forks costs a copied page or two, at 2 µs each: so
         what has nothing to do is not called.
         """
         more_requests = False
         for descriptor, event in self._poll.poll(self._milliseconds_to_wait()):
-            if descriptor in self._by_stderr:
-                self._read_stderr(self._by_stderr[descriptor], event)
-            elif descriptor == self._wake_read:
+            if descriptor in self._children.by_stderr:
+                self._read_stderr(self._children.by_stderr[descriptor], event)
+            elif descriptor == self._children.wake_read:
                 os.readv(descriptor, self._buffers)
-                self._reap()
+                self._children.reap()
             elif descriptor == self._control_descriptor:
                 more_requests = self._receive()
             elif descriptor == self._caller:
                 self._lose_caller()
-        if self._timed:
-            self._enforce_deadlines()
-        if self._queue.ready and len(self._children) < self._max_processes:
+        if self._children.timed:
+            self._children.enforce_deadlines(wire.TIMEOUT)
+        if self._queue.ready and len(self._children.by_run) < self._max_processes:
             # A burst is taken in first: meanwhile its sender waits, and the jobs do not.
             self._start_some(1 if more_requests else _STARTS_PER_TURN)
         if self._outbox.waiting:
             self._flush_outbox()
         if self._sink.pending or self._sink.watched:
             self._yield_to_full_sink()
+        if not more_requests and not self._queue.ready:
+            self._see_to_spares()
 
     def _milliseconds_to_wait(self) -> int | None:
-        may_start = bool(self._queue.ready) and len(self._children) < self._max_processes
+        may_start = bool(self._queue.ready) and len(self._children.by_run) < self._max_processes
         if may_start and self._next_fork is None:
             return 0
-        if not may_start and not self._timed and not self._outbox.starved:
-            return None
-        deadlines = [running.deadline for running in self._timed.values()]
-        if may_start and self._next_fork is not None:
-            deadlines.append(self._next_fork)
+        instants = [self._nursery.next_change(), self._children.next_deadline()]
+        if may_start:
+            instants.append(self._next_fork)
         if self._outbox.starved:
-            deadlines.append(time.monotonic() + RETRY_SECONDS)
-        seconds = min(min(deadlines) - time.monotonic(), _LONGEST_WAIT)
+            instants.append(time.monotonic() + RETRY_SECONDS)
+        known = [instant for instant in instants if instant is not None]
+        if not known:
+            return None
+        seconds = min(min(known) - time.monotonic(), _LONGEST_WAIT)
         return max(0, int(seconds * 1000) + 1)
+
+    def _see_to_spares(self) -> None:
+        """Fork a spare, if one is wanted, once nothing else has happened for a moment.
+
+        Without the moment the fork would hold up the job that was just started, and the next.
+        """
+        due = self._nursery.next_change()
+        if due is None or due > time.monotonic():
+            return
+        waited_for = (self._control_descriptor, self._children.wake_read)
+        if not select.select(waited_for, (), (), _MOMENT)[0]:
+            self._nursery.change()
+            self._children.reap()  # those that have ended during the fork
+            if self._outbox.waiting:
+                self._flush_outbox()
 
     def _watch(self, descriptor: int, event: int, wanted: bool) -> None:
         if wanted and descriptor not in self._watched:
@@ -233,7 +226,7 @@ class Zygote:
         elif kind == wire.STOP:
             self._cancel(request[1])
         elif kind == wire.SIGNAL:
-            self._signal(request[1], request[2])
+            self._children.signal(request[1], request[2])
         elif kind == wire.LOAD:
             self._load(*request[1:-1])
         elif kind == wire.LOAD_MAIN:
@@ -242,6 +235,7 @@ class Zygote:
             self._hand_back(request[1])
         elif kind == wire.CLOSE:
             self._closing = True
+            self._nursery.want_no_spares()
 
     def _load(
         self,
@@ -260,8 +254,9 @@ class Zygote:
         except BaseException as error:
             self._refuse(number, error)
             return
-        self._queue.add_class(class_id, JobClass(_maker_of(job_class), max_running, memory_limit))
-        _freeze()
+        make = maker_of(job_class)
+        self._queue.add_class(JobClass(class_id, make, max_running, memory_limit))
+        self._finish_import()
         self._outbox.add(wire.LOADED, number, _thread._count())
 
     def _load_main(self, number: int, main: main_module.MainSource | None) -> None:
@@ -271,12 +266,16 @@ class Zygote:
         except BaseException as error:
             self._refuse(number, error)
             return
-        _freeze()
+        self._finish_import()
         self._outbox.add(wire.LOADED, number, _thread._count())
 
+    def _finish_import(self) -> None:
+        freeze_imports()
+        self._nursery.dismiss_spares()
+
     def _refuse(self, number: int, error: BaseException) -> None:
-        child.flush()
-        self._outbox.add(wire.REFUSED, number, payload=wire.encode(_explain(error)))
+        flush()
+        self._outbox.add(wire.REFUSED, number, payload=wire.encode(explain(error)))
 
     def _accept(
         self,
@@ -290,7 +289,7 @@ class Zygote:
         of = self._queue.job_class(class_id)
         assignment = Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
         self._queue.add(Waiting(assignment, of, timeout))
-        if memory_file is not None and self._descriptor_limits is None:
+        if memory_file is not None and self._nursery.descriptor_limits is None:
             self._allow_more_descriptors(memory_file)
         if self._retired:
             self._hand_back()
@@ -300,8 +299,8 @@ class Zygote:
         if waiting is not None:
             self._queue.close_memory_file(waiting)
             self._report_ended(run_id, None, wire.CANCELLED)
-        elif run_id in self._by_run:
-            self._stop(self._by_run[run_id], wire.CANCELLED)
+        elif run_id in self._children.by_run:
+            self._children.stop(self._children.by_run[run_id], wire.CANCELLED)
 
     def _allow_more_descriptors(self, used: int) -> None:
         """Make room for many large arguments before it is needed; the jobs get the old limit."""
@@ -310,11 +309,12 @@ class Zygote:
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         if used < 0 or used > soft // 2:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-            self._descriptor_limits = soft, hard
+            self._nursery.descriptor_limits = soft, hard
 
     def _hand_back(self, number: int = 0) -> None:
         """Give all waiting runs back to the program, and later those that may still arrive."""
         self._retired = True
+        self._nursery.want_no_spares()
         taken = self._queue.take_all()
         for waiting in taken:
             self._queue.close_memory_file(waiting)
@@ -326,148 +326,63 @@ class Zygote:
         if self._orphaned:
             return
         self._orphaned = True
+        self._nursery.want_no_spares()
         while self._receive():
             pass
         self._watch(self._control_descriptor, select.POLLIN, wanted=False)
         self._watch(self._caller, select.POLLIN, wanted=False)
         if not self._finish_orphans:
             self._hand_back()
-            for running in self._children.values():
-                self._stop(running, wire.CANCELLED)
+            for child in self._children.by_run.values():
+                self._children.stop(child, wire.CANCELLED)
 
     # Starting
 
     def _start_some(self, most: int) -> None:
-        """Start a few jobs in a row: what the zygote touches between two forks is copied.
-
-        SIGCHLD is at its default meanwhile, so that the children need not see to that.
-        """
+        """Start a few jobs in a row."""
         if self._next_fork is not None and time.monotonic() < self._next_fork:
             return
-        _signal.set_wakeup_fd(-1)
-        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
-        for _ in range(min(most, self._max_processes - len(self._children))):
-            if not self._queue.ready:
-                break
-            waiting = self._queue.next()
-            try:
-                self._fork(waiting)
-            except OSError as error:
-                self._endure_refusal(waiting, error)
-                break
-        self._catch_sigchld()
-        self._reap()
+        batch: list[Waiting] = []
+        most = min(most, self._max_processes - len(self._children.by_run))
+        while self._queue.ready and len(batch) < most:
+            batch.append(self._queue.next())
+            self._queue.one_started(batch[-1].of)
+        started, refusal = self._nursery.start(batch)
+        for child, waiting in zip(started, batch, strict=False):
+            self._queue.close_memory_file(waiting)
+            if not self._sink.watched:
+                self._watch(child.stderr, select.POLLIN, wanted=True)
+        if started:
+            self._next_fork = self._refused_since = None
+        if refusal is not None:
+            self._endure_refusal(batch[len(started) :], refusal)
+        self._children.reap()
 
-    def _catch_sigchld(self) -> None:
-        _signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        _signal.signal(_signal.SIGCHLD, _ignore)
-
-    def _fork(self, waiting: Waiting) -> None:
-        assignment = waiting.assignment
-        assignment.arguments = wire.decode_ahead(assignment.payload)
-        read_end, write_end = os.pipe()
-        foreign = [read_end, *self._by_stderr, *self._own_descriptors]
-        if self._queue.memory_files:
-            foreign += self._queue.memory_files - {assignment.memory_file}
-        # Sets the collector's counts to zero, so that the child's first allocation collects
-        # nothing: a collection would write to, and so copy, every page it looks at.
-        gc.freeze()
-        try:
-            pid = child.fork_child(
-                assignment, self._reports, write_end, foreign, self._pid, self._descriptor_limits
-            )
-        except BaseException:
-            os.close(read_end)
-            os.close(write_end)
-            raise
-        os.close(write_end)
-        os.set_blocking(read_end, False)
-        self._queue.close_memory_file(waiting)
-        self._next_fork = self._refused_since = None
-        started = Child(pid, assignment.run_id, waiting.of, read_end)
-        self._queue.one_started(waiting.of)
-        self._children[pid] = self._by_run[started.run_id] = self._by_stderr[read_end] = started
-        if waiting.timeout is not None:
-            self._set_deadline(started, waiting.timeout)
-        if not self._sink.watched:
-            self._poll.register(read_end, select.POLLIN)
-            self._watched.add(read_end)
-
-    def _endure_refusal(self, waiting: Waiting, error: OSError) -> None:
+    def _endure_refusal(self, left: list[Waiting], error: OSError) -> None:
         """The system refuses processes or descriptors: wait for some to be free, in order."""
         now = time.monotonic()
         if self._refused_since is None:
             self._refused_since = now
-        if not self._children and now - self._refused_since > _FORK_PATIENCE:
+        self._next_fork = now + RETRY_SECONDS
+        for waiting in reversed(left):
+            self._queue.one_ended(waiting.of)
+            self._queue.put_back(waiting)
+        if not self._children.by_run and now - self._refused_since > _FORK_PATIENCE:
+            waiting = self._queue.next()
             self._queue.close_memory_file(waiting)
             run_id = waiting.assignment.run_id
             self._report_ended(run_id, None, wire.NO_PROCESS, tail=str(error).encode())
-        else:
-            self._queue.put_back(waiting)
-            self._next_fork = now + RETRY_SECONDS
-
-    # Stopping
-
-    def _signal(self, run_id: str, number: int) -> None:
-        if run_id in self._by_run:
-            _signal_one(self._by_run[run_id].pid, number)
-
-    def _stop(self, running: Child, reason: str) -> None:
-        """TERM now; KILL when the grace is over, or when the process itself has ended."""
-        if running.reason:
-            return
-        running.reason = reason
-        self._stopping += 1
-        self._set_deadline(running, self._grace)
-        _signal_group(running.pid, _signal.SIGTERM)
-
-    def _set_deadline(self, running: Child, seconds: float) -> None:
-        running.deadline = time.monotonic() + seconds
-        self._timed[running.pid] = running
-
-    def _enforce_deadlines(self) -> None:
-        now = time.monotonic()
-        for running in [late for late in self._timed.values() if late.deadline <= now]:
-            del self._timed[running.pid]
-            if running.reason:
-                _signal_group(running.pid, _signal.SIGKILL)
-            else:
-                self._stop(running, wire.TIMEOUT)
 
     # Ends
 
-    def _reap(self) -> None:
-        """Take the ended children.
-
-        The group of a job that was stopped is killed while its leader is still a zombie, so
-        that the group's id cannot have been given to anyone else.
-        """
-        while self._children:
-            any_or_one = -1
-            if self._stopping:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-                if ended is None:
-                    return
-                any_or_one = ended.si_pid
-                stopped = self._children.get(any_or_one)
-                if stopped is not None and stopped.reason:
-                    _signal_group(any_or_one, _signal.SIGKILL)
-            pid, status, usage = os.wait4(any_or_one, os.WNOHANG)
-            if not pid:
-                return
-            gone = self._children.get(pid)
-            if gone is not None:
-                self._bury(gone, status, usage)
-
     def _bury(self, gone: Child, status: int, usage: Any) -> None:
+        """Report the end of a child that had a job, before it is taken out of the books."""
+        if gone.of is None:
+            self._nursery.forget(gone)
+            return
         if gone.stderr_open:
             self._read_stderr(gone, select.POLLIN)
             self._watch(gone.stderr, select.POLLIN, wanted=False)
-        os.close(gone.stderr)
-        del self._children[gone.pid], self._by_run[gone.run_id], self._by_stderr[gone.stderr]
-        self._timed.pop(gone.pid, None)
-        if gone.reason:
-            self._stopping -= 1
         self._queue.one_ended(gone.of)
         self._report_ended(
             gone.run_id,
@@ -520,8 +435,8 @@ class Zygote:
         if full != self._sink.watched:
             self._sink.watched = full
             self._watch(self._sink.descriptor, select.POLLOUT, full)
-            for running in self._children.values():
-                self._watch(running.stderr, select.POLLIN, running.stderr_open and not full)
+            for child in self._children.by_run.values():
+                self._watch(child.stderr, select.POLLIN, child.stderr_open and not full)
 
     # Reports
 
@@ -540,58 +455,3 @@ def _reset_ignored_signals() -> None:
         if number not in kept and _signal.getsignal(number) == _signal.SIG_IGN:
             _signal.signal(number, _signal.SIG_DFL)
     _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-
-
-def _ignore(*_: object) -> None:
-    """Make SIGCHLD interrupt poll by way of the wake-up descriptor, and do nothing else."""
-
-
-def _maker_of(job_class: type) -> Callable[[], Any]:
-    """The class, or for one without a constructor of its own what makes the same object sooner.
-
-    ``Job`` has one in Python, which does nothing for a job that is made without arguments, and
-    which each child would copy pages to run.
-    """
-    constructor: tuple[Any, Any] = (job_class.__new__, job_class.__init__)  # type: ignore[misc]
-    if constructor == (Job.__new__, Job.__init__):
-        make = partial(object.__new__, job_class)
-        try:
-            make()
-        except TypeError:  # its layout is that of another built-in type
-            return job_class
-        return make
-    return job_class
-
-
-def _signal_group(pid: int, number: int) -> None:
-    """Signal the process group of an unreaped child, or the child if it has none yet."""
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        _signal_one(pid, number)
-    except PermissionError:
-        pass  # as below
-
-
-def _signal_one(pid: int, number: int) -> None:
-    try:
-        os.kill(pid, number)
-    except PermissionError:
-        return  # the job has become another user, which only root may signal
-
-
-def _freeze() -> None:
-    """Have what was imported leave its output now, and be no business of a child's collector."""
-    child.flush()
-    gc.collect()
-    gc.freeze()
-
-
-def _explain(error: BaseException) -> str:
-    """The traceback of what failed, with only those frames that are not of this package."""
-    import traceback
-
-    frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
-    lines = traceback.format_list(theirs) + traceback.format_exception_only(error)
-    return "".join(lines).rstrip()

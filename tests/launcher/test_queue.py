@@ -17,7 +17,7 @@ def waiting(run_id, of):
 def queue():
     queue = Queue()
     for class_id, limit in enumerate((None, 1, 2)):
-        queue.add_class(class_id, JobClass(Noop, limit, None))
+        queue.add_class(JobClass(class_id, Noop, limit, None))
     return queue
 
 

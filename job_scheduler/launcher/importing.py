@@ -1,0 +1,53 @@
+"""What the zygote does about the modules of the jobs, once they are imported."""
+
+from __future__ import annotations
+
+import gc
+import os
+
+from job_scheduler.job import Job
+from job_scheduler.launcher.work import flush
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from functools import partial
+    from typing import Any
+else:
+    from _functools import partial
+
+_PACKAGE = os.path.dirname(os.path.dirname(__file__))
+
+
+def maker_of(job_class: type) -> Callable[[], Any]:
+    """The class, or for one without a constructor of its own what makes the same object sooner.
+
+    ``Job`` has one in Python, which does nothing for a job that is made without arguments, and
+    which each child would copy pages to run.
+    """
+    constructor: tuple[Any, Any] = (job_class.__new__, job_class.__init__)  # type: ignore[misc]
+    if constructor == (Job.__new__, Job.__init__):
+        make = partial(object.__new__, job_class)
+        try:
+            make()
+        except TypeError:  # its layout is that of another built-in type
+            return job_class
+        return make
+    return job_class
+
+
+def freeze_imports() -> None:
+    """Have what was imported leave its output now, and be no business of a child's collector."""
+    flush()
+    gc.collect()
+    gc.freeze()
+
+
+def explain(error: BaseException) -> str:
+    """The traceback of what failed, with only those frames that are not of this package."""
+    import traceback
+
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
+    lines = traceback.format_list(theirs) + traceback.format_exception_only(error)
+    return "".join(lines).rstrip()

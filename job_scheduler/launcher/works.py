@@ -1,0 +1,59 @@
+"""What a child does: the one job it was forked with, or a rehearsal and then the job it is given.
+
+A work is an assignment, what announces it (the child adds its pid), and whether it is real: the
+program is told of that one only.
+"""
+
+from __future__ import annotations
+
+import marshal
+from time import time as now
+
+from job_scheduler.launcher import wire
+from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Iterator
+
+Work = tuple[Assignment, bytes, bool]
+
+_REHEARSAL_CLASS = 0
+"""The id of a class that no program gives; its runs are not real."""
+
+
+class _Rehearsal:
+    def process(self) -> None:
+        pass
+
+
+_REHEARSED = JobClass(_REHEARSAL_CLASS, _Rehearsal, None, None)
+
+
+def works_of_one(assignment: Assignment) -> tuple[Work]:
+    """The work of a child that is forked for this assignment."""
+    assignment.arguments = wire.decode_ahead(assignment.payload)
+    return ((assignment, wire.announcement(assignment.run_id, now()), True),)
+
+
+def works_of_spare(orders: _socket.socket, queue: Queue) -> Iterator[Work]:
+    """The works of a spare, as they arrive: first a rehearsal; none once it is dismissed."""
+    while (received := wire.receive(orders, wait=True)) is not None:
+        (run_id, class_id, name, payload), memory_file = received
+        real = class_id != _REHEARSAL_CLASS
+        of = queue.job_class(class_id) if real else _REHEARSED
+        assignment = Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
+        assignment.arguments = wire.decode_ahead(payload)
+        yield assignment, wire.announcement(run_id, now()), real
+
+
+def order(waiting: Waiting) -> bytes:
+    """The packet by which a spare is given a run."""
+    assignment = waiting.assignment
+    return marshal.dumps((assignment.run_id, waiting.of.id, assignment.name, assignment.payload))
+
+
+def rehearsal() -> bytes:
+    """The packet by which a spare is told to rehearse."""
+    return marshal.dumps(("", _REHEARSAL_CLASS, "", wire.encode({})))

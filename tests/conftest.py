@@ -55,6 +55,13 @@ def zygote_pid(scheduler):
     return scheduler._dispatcher._launcher._line.pid
 
 
+def spares_of(scheduler):
+    """The processes that wait for a job, forked ahead by the zygote of a scheduler."""
+    children = Path("/proc/{0}/task/{0}/children".format(zygote_pid(scheduler)))
+    running = {run.pid for run in scheduler._dispatcher._launcher.pending()}
+    return [pid for pid in map(int, children.read_text().split()) if pid not in running]
+
+
 class FifoGate:
     """What ``Gate`` jobs wait for."""
 

@@ -42,6 +42,8 @@ def works_of_spare(orders: _socket.socket, queue: Queue) -> Iterator[Work]:
     while (received := wire.receive(orders, wait=True)) is not None:
         (run_id, class_id, name, payload), memory_file = received
         real = class_id != _REHEARSAL_CLASS
+        if real:
+            orders.close()
         of = queue.job_class(class_id) if real else _REHEARSED
         assignment = Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
         assignment.arguments = wire.decode_ahead(payload)

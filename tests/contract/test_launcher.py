@@ -11,21 +11,48 @@ import pytest
 
 from job_scheduler.errors import ArgumentsError, JobImportError, QueueFullError, ShutdownError
 from job_scheduler.run import RunState
-from tests.conftest import eventually, is_alive, lines
+from tests.conftest import eventually, is_alive, lines, spares_of
 from tests.sample_jobs import Noop
 
 
-@pytest.fixture(params=["zygote", "spawn"])
-def start_method(request):
+@pytest.fixture(params=["fork", "spare", "spawn"])
+def way(request):
+    """How processes start: forked for the job, forked ahead of it, or in a fresh interpreter."""
     return request.param
 
 
 @pytest.fixture
-def make(make_scheduler, start_method):
+def start_method(way):
+    return "spawn" if way == "spawn" else "zygote"
+
+
+@pytest.fixture
+def make(make_scheduler, start_method, way):
     def make(**options):
-        return make_scheduler(start_method=start_method, **options)
+        if way == "fork":
+            options["spares"] = 0
+        scheduler = make_scheduler(start_method=start_method, **options)
+        if way == "spare":
+            run_each_in_a_spare(scheduler)
+        return scheduler
 
     return make
+
+
+def run_each_in_a_spare(scheduler):
+    """Wait for a spare before each run, if the run may start at once."""
+    run = scheduler._run
+
+    def run_in_spare(name, *arguments):
+        launcher = (scheduler._dispatcher or scheduler._start())._open_launcher()
+        if len(launcher.pending()) < launcher._settings.max_processes and not launcher._closed:
+            job_class = scheduler.jobs.get(name, Noop)
+            if hasattr(job_class, "process") and "<locals>" not in job_class.__qualname__:
+                launcher.prepare(job_class)
+                eventually(lambda: spares_of(scheduler))
+        return run(name, *arguments)
+
+    scheduler._run = run_in_spare
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def start_caller(tmp_path):
 CALLER_PROLOGUE = """\
 import os, signal, socket, sys, time
 from job_scheduler import JobScheduler
-from tests.conftest import SAMPLES, eventually, zygote_pid
+from tests.conftest import SAMPLES, eventually, spares_of, zygote_pid
 """
 
 
@@ -106,16 +106,19 @@ def counts():
     pids = os.getpid(), zygote_pid(scheduler)
     descriptors = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids]
     threads = [len(os.listdir(f"/proc/{pid}/task")) for pid in pids]
-    children = [Path(f"/proc/{pid}/task/{pid}/children").read_text() for pid in pids]
-    return descriptors, threads, children
-scheduler.run("Echo", value=b"x" * 100_000).wait()
+    children = [Path(f"/proc/{pid}/task/{pid}/children").read_text().split() for pid in pids]
+    return descriptors, threads, [len(each) for each in children]
+runs = [scheduler.run("Echo", value=b"x" * 100_000) for _ in range(20)]
 scheduler.run("Raise", kind="x").wait()
+assert all(run.wait(30) for run in runs)
+eventually(lambda: len(spares_of(scheduler)) == 8)
 print(counts(), flush=True)
 runs = [scheduler.run("Echo", value=b"x" * 100_000) for _ in range(100)]
 runs += [scheduler.run("Raise", kind="x") for _ in range(20)]
 runs += [scheduler.run("HardExit", code=9) for _ in range(20)]
 runs += [run for run in [scheduler.run("Sleep", seconds=30)] if run.cancel()]
 assert all(run.wait(30) for run in runs)
+eventually(lambda: len(spares_of(scheduler)) == 8)
 print(counts(), flush=True)
 """
         )

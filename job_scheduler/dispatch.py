@@ -10,7 +10,7 @@ import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
-from job_scheduler.errors import InvalidOptionError, ShutdownError
+from job_scheduler.errors import InvalidOptionError, LaunchError, ShutdownError
 from job_scheduler.launcher.base import Launcher, Settings
 from job_scheduler.registry import lookup
 from job_scheduler.target import Target, seconds_or_none
@@ -49,6 +49,7 @@ class Dispatcher:
         self._coroutines: CoroutineExecutor | None = None
         self._inline: InlineExecutor | None = None
         self._by_key: OrderedDict[tuple[str, str], Run] = OrderedDict()
+        self._starting: set[tuple[str, str]] = set()
 
     def run(
         self,
@@ -86,11 +87,23 @@ class Dispatcher:
         with self._lock:
             known = self._by_key.get((name, key))
             if known is None:
-                known = self._submit(name, target, arguments, timeout)
-                self._by_key[name, key] = known
+                self._refuse_if_starting(name, key)
+                self._starting.add((name, key))
+                try:
+                    known = self._submit(name, target, arguments, timeout)
+                    self._by_key[name, key] = known
+                finally:
+                    self._starting.remove((name, key))
                 if len(self._by_key) > _MOST_KEYS:
                     self._by_key.popitem(last=False)
             return known
+
+    def _refuse_if_starting(self, name: str, key: str) -> None:
+        if (name, key) in self._starting:  # this thread holds the lock already
+            raise LaunchError(
+                f"job {name!r} was not accepted: run() with the key {key!r} was interrupted by a "
+                f"signal handler that asks for the same"
+            )
 
     def _submit(
         self, name: str, target: Target, arguments: dict[str, Any], timeout: float | None
@@ -141,15 +154,18 @@ class Dispatcher:
 
     def shutdown(self, timeout: float | None) -> None:
         """Take no more runs, wait for accepted ones, and stop what is left after ``timeout``."""
-        self._closed = True
-        runs = [run for executor in self._started() for run in executor.pending()]
+        self.close()
         deadline = None if timeout is None else time.monotonic() + timeout
-        for run in runs:
-            run.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        stopped = [run for run in runs if run.cancel()]
+        while runs := self._pending():  # again, since one may have been on its way in
+            left = None if deadline is None else deadline - time.monotonic()
+            if not runs[0].wait(left):
+                break
+        stopped = [run for run in self._pending() if run.cancel()]
         for run in stopped:
             run.wait()
-        self.close()
+
+    def _pending(self) -> list[Run]:
+        return [run for executor in self._started() for run in executor.pending()]
 
 
 def open_launcher(settings: Settings, start_method: str | None) -> Launcher:

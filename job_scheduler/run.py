@@ -219,7 +219,8 @@ class Run:
         A waiting run never starts. A running process gets SIGTERM, and after the scheduler's
         grace period SIGKILL, with all of its process group. A coroutine is cancelled. A thread
         cannot be stopped: its run goes on, and this is False. What happened is in ``state``
-        after :meth:`wait`; a job may still complete before the signal reaches it.
+        after :meth:`wait`; a job may still complete before the signal reaches it. Raises
+        ``LaunchError`` if the launching process takes no requests.
         """
         self._check_owner("cancel")
         if self._state.ended:

@@ -26,27 +26,39 @@ class _Aside:
         self._thread: threading.Thread | None = None
 
     def do(self, action: Callable[[], object]) -> None:
-        """Have it done soon."""
+        """Have it done soon; at once if there is no thread for it."""
         self._todo.put(action)
+        if not self._has_thread():
+            with contextlib.suppress(queue.Empty):
+                while True:
+                    _try(self._todo.get_nowait())
+
+    def _has_thread(self) -> bool:
         with self._lock:
             if self._thread is None:
                 thread = threading.Thread(target=self._work, name="job_scheduler log", daemon=True)
-                with contextlib.suppress(RuntimeError):  # no thread is to be had: the next may be
+                with contextlib.suppress(RuntimeError):  # the system has none: the next time
                     thread.start()
                     self._thread = thread
-        if self._thread is None:
-            self._do_next()
+            return self._thread is not None
 
     def _work(self) -> None:
         while True:
-            self._do_next()
+            _try(self._todo.get())
 
-    def _do_next(self) -> None:
-        action = self._todo.get()
-        try:
-            action()
-        except BaseException:  # whatever a handler raises, the next thing is to be done too
-            traceback.print_exc()
+    def finish(self, timeout: float) -> None:
+        """Wait until all that was asked for so far is done, for ``timeout`` seconds at most."""
+        if self._thread is not None and self._thread is not threading.current_thread():
+            done = threading.Event()
+            self.do(done.set)
+            done.wait(timeout)
+
+
+def _try(action: Callable[[], object]) -> None:
+    try:
+        action()
+    except BaseException:  # whatever a handler raises, the next thing is to be done too
+        traceback.print_exc()
 
 
 _aside = _Aside()
@@ -55,6 +67,11 @@ _aside = _Aside()
 def do_aside(action: Callable[[], object]) -> None:
     """Have something done in a thread where it may take its time."""
     _aside.do(action)
+
+
+def finish_aside(timeout: float) -> None:
+    """Wait until that is done, for ``timeout`` seconds at most."""
+    _aside.finish(timeout)
 
 
 def _start_anew() -> None:

@@ -18,12 +18,17 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from job_scheduler.errors import ArgumentsError, JobImportError
 from job_scheduler.launcher import main_module, wire
+from job_scheduler.launcher.aside import finish_aside
 
 if TYPE_CHECKING:
     import multiprocessing
 
     from job_scheduler.job import Job
     from job_scheduler.run import Run
+
+
+_LOG_PATIENCE = 5.0
+"""Seconds for which the interpreter's exit waits until the last failures are logged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,3 +152,4 @@ def _wait_for_all() -> None:
         executor.close()
         for run in executor.pending():
             run.wait()
+    finish_aside(_LOG_PATIENCE)

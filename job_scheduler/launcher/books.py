@@ -61,6 +61,9 @@ class Submission:
         if self.line is None:  # it has ended meanwhile, before it had the place to leave
             self.leave_place()
 
+    def cancelled(self) -> bool:
+        return self.run._cancel_requested
+
     def leave_place(self) -> None:
         with contextlib.suppress(IndexError):
             self.places.pop()()
@@ -84,6 +87,12 @@ class Books:
         self.waiting[submission.run.id] = submission
         if submission.attachment is not None:
             self.large.add(submission.run.id)
+
+    def withdraw(self, submission: Submission) -> None:
+        """Take out a submission that was not accepted after all."""
+        submission.line = None
+        submission.leave_place()
+        self.leave(submission)
 
     def leave(self, submission: Submission) -> None:
         run_id = submission.run.id
@@ -177,20 +186,13 @@ class Books:
         self.end(submission, ending.conclude(facts))
 
     def end(self, submission: Submission, how: Ending) -> None:
-        """End the run and take it out; a failed one is logged first, and that may take time."""
-
-        def finish() -> None:
-            try:
-                ending.finish(submission.run, how)
-            finally:
-                self.leave(submission)
-
+        """End the run, take it out, and have it logged if it failed."""
         submission.line = None
         submission.leave_place()
+        submission.run._ended(how)
+        self.leave(submission)
         if how.state is RunState.FAILED:
-            do_aside(finish)
-        else:
-            finish()
+            do_aside(functools.partial(ending.log_failure, submission.run))
 
 
 def _raiser(error: Exception) -> Callable[[], Any]:

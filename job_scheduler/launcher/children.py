@@ -59,10 +59,10 @@ class Child:
 class Children:
     """All living children, and those that were not reaped yet."""
 
-    def __init__(self, grace: float, bury: Callable[[Child, int, Any], None]) -> None:
+    def __init__(self, grace: float, bury: Callable[[Child, int | None, Any], None]) -> None:
         self._grace = grace
         self._bury = bury
-        """Called with a child, its wait status and its resource usage."""
+        """Called with a child, its wait status and its resource usage, None if nobody saw them."""
         self._by_pid: dict[int, Child] = {}
         self._stopping = 0  # how many are being stopped
         self.timed: dict[int, Child] = {}
@@ -135,20 +135,35 @@ class Children:
         while self._by_pid:
             any_or_one = -1
             if self._stopping:
-                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                try:
+                    ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                except ChildProcessError:
+                    return
                 if ended is None:
                     return
                 any_or_one = ended.si_pid
                 stopped = self._by_pid.get(any_or_one)
                 if stopped is not None and stopped.reason:
                     _signal_group(any_or_one, _signal.SIGKILL)
-            pid, status, usage = os.wait4(any_or_one, os.WNOHANG)
+            try:
+                pid, status, usage = os.wait4(any_or_one, os.WNOHANG)
+            except ChildProcessError:
+                return  # see bury_missing()
             if not pid:
                 return
             gone = self._by_pid.get(pid)
             if gone is not None:
                 self._bury(gone, status, usage)
                 self._remove(gone)
+
+    def bury_missing(self) -> None:
+        """Bury those that something else has reaped, with no status and no usage."""
+        for child in tuple(self._by_pid.values()):
+            try:
+                os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+            except ChildProcessError:
+                self._bury(child, None, None)
+                self._remove(child)
 
     def _remove(self, gone: Child) -> None:
         os.close(gone.stderr)

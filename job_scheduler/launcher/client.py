@@ -39,6 +39,7 @@ from job_scheduler.run import Run
 
 if TYPE_CHECKING:
     import multiprocessing
+    from collections.abc import Iterable
 
     from job_scheduler.job import Job
     from job_scheduler.launcher.spawn import SpawnLauncher
@@ -90,7 +91,7 @@ class ZygoteLauncher:
                 return
             reference(job_class)
             self._classes.setdefault(job_class, len(self._classes) + 1)
-            self._line_with([job_class])
+            self._have_imported([job_class])
 
     def submit(
         self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None
@@ -120,7 +121,7 @@ class ZygoteLauncher:
         try:
             self._send(submission, line)
         except BaseException:
-            books.leave(submission)
+            books.withdraw(submission)
             raise
         return run
 
@@ -140,7 +141,7 @@ class ZygoteLauncher:
             ):
                 with self._lock:
                     self._main_needed = True
-                    self._line_with([job_class])
+                    self._have_imported([job_class])
             else:
                 return line
 
@@ -149,7 +150,8 @@ class ZygoteLauncher:
         import resource
 
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-        return max(1, limit - self._settings.max_processes - _RESERVED_DESCRIPTORS)
+        running = min(self._settings.max_processes, limit // 2)
+        return max(1, limit - running - _RESERVED_DESCRIPTORS)
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""
@@ -182,7 +184,7 @@ class ZygoteLauncher:
         with self._lock:
             self._closed = self._held = True
             if self._line is not None:
-                self._line.tell(wire.CLOSE)
+                _tell_to_close(self._line)
             if self._fallback is not None:
                 self._fallback.close()
 
@@ -217,34 +219,33 @@ class ZygoteLauncher:
         except RuntimeError as error:
             line.close()
             raise LaunchError(f"no thread can be started to listen to the jobs: {error}") from error
-        self._line = line
+        if line.threads:
+            self._leave_threaded_zygote(line)
+        else:
+            self._line = line
         return line
 
-    def _line_with(self, job_classes: list[type[Job]]) -> Line:
-        """A line whose zygote has imported the classes; starts one, and another if it dies."""
-        for tries_left in reversed(range(_IMPORT_TRIES)):
-            line = self._line or self._open_line()
-            what = ""
+    def _have_imported(self, job_classes: list[type[Job]]) -> None:
+        """Have a zygote import the classes; starts one if need be, and another if it dies."""
+        what = ""
+        for _ in range(_IMPORT_TRIES):
+            line = self._line
             try:
                 for job_class in job_classes:
+                    if self._zygote_is_left:
+                        return
+                    line = self._line or self._open_line()
                     what = job_class.__qualname__
                     if self._classes[job_class] not in line.loaded:
                         self._load(line, job_class)
-                what = "the main module"
-                if self._main_needed and not line.main_loaded:
+                if self._main_needed and line is not None and not line.main_loaded:
+                    what = "the main module"
                     self._ask_to_import(line, what, wire.LOAD_MAIN, describe_main())
                     line.main_loaded = True
+                return
             except ZygoteDiedError:
                 self._line = None
-                if not tries_left:
-                    raise JobImportError(
-                        f"the launching process ended while it imported {what}"
-                    ) from None
-            else:
-                break
-        if line.threads and self._fallback is None:
-            self._leave_threaded_zygote(line)
-        return line
+        raise JobImportError(f"the launching process ended while it imported {what}")
 
     def _load(self, line: Line, job_class: type[Job]) -> None:
         """Have the zygote import the class; raises ``JobImportError``."""
@@ -260,7 +261,7 @@ class ZygoteLauncher:
     def _ask_to_import(self, line: Line, what: str, *request: Any) -> None:
         timeout = self._settings.start_timeout
         try:
-            (kind, _, *header), payload = line.ask(timeout, *request)
+            (kind, *_), payload = line.ask(timeout, *request)
         except queue.Empty:
             line.kill()
             raise JobImportError(
@@ -272,53 +273,72 @@ class ZygoteLauncher:
             raise JobImportError(
                 f"{what} cannot be imported in the launching process:\n{wire.decode(payload)}"
             )
-        line.threads = header[0]
 
     # Going on without a zygote
 
+    @property
+    def _zygote_is_left(self) -> bool:
+        return self._fallback is not None
+
     def _leave_threaded_zygote(self, line: Line) -> None:
-        """Start all further jobs by a clean exec: the zygote is no longer safe to fork."""
+        """Start all further jobs by a clean exec: the zygote is no longer safe to fork.
+
+        Called in the thread that listens to it, which no signal handler interrupts. New runs
+        wait until those that the zygote hands back have gone before them.
+        """
         from job_scheduler.launcher.spawn import SpawnLauncher
 
-        do_aside(_warn_of_threads)
+        if self._fallback is None:
+            do_aside(_warn_of_threads)
+            self._fallback = SpawnLauncher(self._settings, held=True)
         self._line = None
-        fallback = SpawnLauncher(self._settings)
-        handed_back: list[str] = []
-        try:
-            _, payload = line.ask(self._settings.start_timeout, wire.HAND_BACK)
-            handed_back = wire.decode(payload)
-        except ZygoteDiedError:
-            pass  # its burial gives the waiting ones to the fallback
-        except queue.Empty:
-            line.kill()
+        line.tell(wire.HAND_BACK)
         line.tell(wire.CLOSE)
-        started = self._books.on(line) - self._books.of(handed_back)
-        for submission in started:
-            submission.take_place(fallback)
-        self._fallback = fallback
-        self._move_to_fallback(handed_back)
 
-    def _move_to_fallback(self, run_ids: list[str]) -> None:
-        """Start runs that no zygote will start by a clean exec."""
+    def _take_handed_back(self, line: Line, run_ids: list[str], last: bool) -> None:
+        """Start runs that no zygote will start by a clean exec; count those that it has started."""
+        self._move_to_fallback(run_ids)
+        if last and self._fallback is not None:
+            for submission in self._books.on(line):
+                submission.take_place(self._fallback)
+            self._fallback.release()
+
+    def _move_to_fallback(self, run_ids: Iterable[str]) -> None:
         assert self._fallback is not None
         for run_id in run_ids:
             submission = self._books.waiting.get(run_id)
             if submission is None:  # submit() has just given up on it
                 continue
             submission.leave_place()
+            if submission.cancelled():
+                self._end_as_cancelled(submission)
+                continue
             payload = submission.attachment or marshal.loads(submission.packet)[-1]
             run, job_class, timeout = submission.run, submission.job_class, submission.timeout
             try:
                 self._fallback.adopt(run, job_class, payload, timeout)
             except Exception as error:
                 self._books.end(submission, ending.lost(f"it could not be started: {error}"))
-            else:
-                self._books.leave(submission)
+                continue
+            self._books.leave(submission)
+            if run._cancel_requested:
+                self._fallback.cancel(run)
+
+    def _end_as_cancelled(self, submission: Submission) -> None:
+        self._books.end(submission, ending.conclude(ending.Facts(reason=wire.CANCELLED)))
 
     # Listening
 
     def _listen(self, line: Line) -> None:
         """Read reports until the zygote is gone, then see to what it has left undone."""
+        try:
+            self._read_until_death(line)
+        finally:
+            line.kill()
+            line.take_death()
+            self._bury(line)
+
+    def _read_until_death(self, line: Line) -> None:
         poll = select.poll()
         poll.register(line.reports, select.POLLIN)
         poll.register(line.control, 0)  # only to be told that the other end is closed
@@ -331,8 +351,6 @@ class ZygoteLauncher:
         with contextlib.suppress(OSError):  # the program has closed it under us
             line.reports.shutdown(socket.SHUT_RD)
         self._read_reports(line)
-        line.take_death()
-        self._bury(line)
 
     def _read_reports(self, line: Line) -> None:
         while True:
@@ -340,6 +358,9 @@ class ZygoteLauncher:
                 received = wire.receive(line.reports)
             except OSError:  # none is there, or the socket is not
                 return
+            except Exception:  # a job has written on a socket that it did not know
+                traceback.print_exc()
+                continue
             if received is None:
                 return
             try:
@@ -364,10 +385,11 @@ class ZygoteLauncher:
             self._books.take_result(report[1], payload, problem)
         elif kind == wire.FAILURE:
             self._books.take_failure(report[1], report[2], payload, problem)
-        elif kind == wire.HANDED_BACK and not report[1]:  # sent while it was being left
-            with self._lock:
-                self._move_to_fallback(wire.decode(payload))
+        elif kind == wire.HANDED_BACK:
+            self._take_handed_back(line, wire.decode(payload), last=report[1])
         else:
+            if kind == wire.LOADED and report[2]:
+                self._leave_threaded_zygote(line)
             line.take_answer(report[1], (report[:-1], payload))
 
     # When a zygote has died
@@ -385,15 +407,16 @@ class ZygoteLauncher:
                 self._books.end(submission, ending.lost(message))
             left = []
             for submission in self._books.waiting_on(line):
-                if submission.run._cancel_requested:
-                    facts = ending.Facts(reason=wire.CANCELLED)
-                    self._books.end(submission, ending.conclude(facts))
+                if submission.cancelled():
+                    self._end_as_cancelled(submission)
                 else:
                     left.append(submission)
             if left:
                 text = "the launching process %d died; %d waiting runs go to a new one"
                 do_aside(functools.partial(logger.warning, text, line.pid, len(left)))
                 self._submit_again(left)
+            if self._fallback is not None:  # it may have died before it handed anything back
+                self._fallback.release()
 
     def _submit_again(self, submissions: list[Submission]) -> None:
         """Give runs that no child has announced to a new zygote, before any others."""
@@ -407,21 +430,21 @@ class ZygoteLauncher:
             for submission in left:
                 self._send_again(submission)
             if self._closed and self._line is not None:
-                self._line.tell(wire.CLOSE)
+                _tell_to_close(self._line)
         finally:
             self._held = self._closed
 
     def _those_with_a_line(self, submissions: list[Submission]) -> list[Submission]:
         """Start a zygote with the classes of these runs; gives up those whose class it lacks."""
         left = submissions
-        while left and self._fallback is None:
+        while left and not self._zygote_is_left:
             imported: list[type[Job]] = []
             try:
                 for job_class in dict.fromkeys(submission.job_class for submission in left):
                     imported.append(job_class)
                     if self._deaths > _MOST_DEATHS:
                         raise LaunchError(f"the launching process died {self._deaths} times")
-                    self._line_with(imported)
+                    self._have_imported(imported)
                 break
             except Exception as error:  # the last one's fault; once more without it
                 for submission in left:
@@ -433,9 +456,12 @@ class ZygoteLauncher:
     def _send_again(self, submission: Submission) -> None:
         line = self._line
         assert line is not None
+        if submission.cancelled():
+            self._end_as_cancelled(submission)
+            return
         try:
             self._send(submission, line)
-            if submission.run._cancel_requested:  # its STOP may have gone to the dead zygote
+            if submission.cancelled():  # its STOP may have gone to the dead zygote
                 line.tell(wire.STOP, submission.run.id)
         except Exception as error:
             self._give_up(submission, error)
@@ -453,6 +479,11 @@ class ZygoteLauncher:
         self._fallback = None
         self._closed = self._held = True
         self._books.forget_all()
+
+
+def _tell_to_close(line: Line) -> None:
+    with contextlib.suppress(LaunchError):  # it takes no requests; it leaves with this program
+        line.tell(wire.CLOSE)
 
 
 def _warn_of_threads() -> None:

@@ -54,6 +54,9 @@ def judge(facts: Facts) -> tuple[RunState, RunError | None]:
         return RunState.FAILED, RunError("JobLost", message)
     if facts.failure is not None:
         return RunState.FAILED, facts.failure
+    if facts.reason == wire.UNSEEN:
+        message = "its end was not seen: an imported module waits for children, or ignores SIGCHLD"
+        return RunState.FAILED, RunError("JobLost", message)
     if facts.exitcode is not None and facts.exitcode < 0:
         return RunState.FAILED, RunError("JobKilled", f"killed by {_signal_name(-facts.exitcode)}")
     return RunState.FAILED, RunError("JobExited", f"exited with code {facts.exitcode}")
@@ -80,28 +83,33 @@ def lost(message: str) -> Ending:
 
 
 def settle(run: Run, facts: Facts) -> None:
-    """End the run with its outcome, and log it if it failed."""
+    """End the run with its outcome, then log it if it failed."""
     finish(run, conclude(facts))
 
 
 def finish(run: Run, ending: Ending) -> None:
-    """End the run; one that failed has its log record before anyone who waits is woken."""
-    if ending.error is not None and ending.state is RunState.FAILED:
-        try:
-            _log_failure(run, ending, ending.error)
-        except Exception:  # a filter of the program's, say; the run ends all the same
-            traceback.print_exc()
+    """End the run, then log it if it failed."""
     run._ended(ending)
+    log_failure(run)
 
 
-def _log_failure(run: Run, ending: Ending, error: RunError) -> None:
-    """Write the one log record of a failed run; the run itself is on it, as ``record.run``."""
-    parts = [f"job {run.name!r} failed: {error} (run {run.id}, exit code {ending.exitcode})"]
-    if error.traceback:
+def log_failure(run: Run) -> None:
+    """Write the one log record of a failed run; the run itself is on it, as ``record.run``.
+
+    It has ended before, so that a handler may wait for it, or shut its scheduler down.
+    """
+    if run.state is not RunState.FAILED:
+        return
+    error, stderr = run.error, run.stderr
+    parts = [f"job {run.name!r} failed: {error} (run {run.id}, exit code {run.exitcode})"]
+    if error is not None and error.traceback:
         parts.append(error.traceback.rstrip())
-    elif ending.stderr:
-        parts.append(f"the end of its stderr:\n{ending.stderr.rstrip()}")
-    logger.error("\n".join(parts), extra={"run": run})
+    elif stderr:
+        parts.append(f"the end of its stderr:\n{stderr.rstrip()}")
+    try:
+        logger.error("\n".join(parts), extra={"run": run})
+    except Exception:  # a filter of the program's, say
+        traceback.print_exc()
 
 
 def _signal_name(number: int) -> str:

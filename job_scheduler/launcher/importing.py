@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 else:
     from _functools import partial
 
+_LONGEST_TEXT = 16 * 1024
+"""Characters of a traceback that are reported."""
+
 _PACKAGE = os.path.dirname(os.path.dirname(__file__))
 
 
@@ -50,4 +53,4 @@ def explain(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     theirs = [frame for frame in frames if not frame.filename.startswith(_PACKAGE)]
     lines = traceback.format_list(theirs) + traceback.format_exception_only(error)
-    return "".join(lines).rstrip()
+    return "".join(lines).rstrip()[-_LONGEST_TEXT:]

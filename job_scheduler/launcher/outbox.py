@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import marshal
 import select
 import time
 
@@ -25,9 +26,9 @@ class Outbox:
 
     def __init__(self, reports: _socket.socket) -> None:
         self._reports = reports
-        self.waiting: deque[tuple[bytes, bytes | None, str]] = deque()
+        self.waiting: deque[tuple[bytes, str]] = deque()
         self.starved = False
-        """Whether the system lacks descriptors or memory for a report: try again later."""
+        """Whether the system lacks memory for a report: try again later."""
 
     @property
     def descriptor(self) -> int:
@@ -36,16 +37,16 @@ class Outbox:
 
     def add(self, *header: Any, payload: bytes = b"", complaint: str = "") -> None:
         """Put a report at the end, with what shall stand on stderr if nobody can take it."""
-        self.waiting.append((*wire.pack(*header, payload=payload), complaint))
+        self.waiting.append((marshal.dumps((*header, payload)), complaint))
 
     def flush(self) -> str:
         """Send what can be sent; returns the complaints of what can never be."""
         complaints = ""
         self.starved = False
         while self.waiting:
-            packet, attachment, complaint = self.waiting[0]
+            packet, complaint = self.waiting[0]
             try:
-                wire.send(self._reports, packet, attachment, _socket.MSG_DONTWAIT)
+                wire.send(self._reports, packet, None, _socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
             except ConnectionError:  # nobody is at the other end any more

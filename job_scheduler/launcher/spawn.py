@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from job_scheduler.errors import LaunchError, QueueFullError, ShutdownError
 from job_scheduler.launcher import ending, spawned, wire
+from job_scheduler.launcher.aside import do_aside
 from job_scheduler.launcher.base import Settings, encode_arguments, reference, wait_at_exit
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Tail
@@ -115,13 +116,16 @@ def _sentinel(process: Any) -> int:
 class SpawnLauncher:
     """Starts a fresh interpreter per job; see :class:`job_scheduler.launcher.base.Launcher`."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, held: bool = False) -> None:
         self._settings = settings
+        self._released = threading.Event()
+        if not held:
+            self._released.set()
         self._lock = threading.RLock()
         self._closed = False
         self._queue = Queue()
         self._classes: dict[type[Job], JobClass] = {}
-        self._names: dict[JobClass, tuple[str, str]] = {}
+        self._class_of: dict[JobClass, type[Job]] = {}
         self._runs: dict[str, Run] = {}
         self._watched: dict[str, _Watched] = {}
         self._threads = 0
@@ -134,18 +138,27 @@ class SpawnLauncher:
         """Look whether a fresh interpreter can find the class; it is imported only there."""
         if self._closed:
             raise ShutdownError("the scheduler was shut down and takes no more work")
-        self._know(job_class)
+        reference(job_class)
 
-    def _know(self, job_class: type[Job]) -> None:
+    def release(self) -> None:
+        """Start runs and let new ones come, after what another launcher hands over."""
         with self._lock:
-            if job_class not in self._classes:
-                module, qualname, _ = reference(job_class)
-                known = JobClass(
-                    len(self._classes) + 1, job_class, job_class.max_running, job_class.memory_limit
-                )
-                self._classes[job_class] = known
-                self._names[known] = module, qualname
-                self._queue.add_class(known)
+            self._released.set()
+            try:
+                for _ in self._runs:
+                    self._add_thread()
+            except RuntimeError as error:
+                self._give_up_ready_ones(error)
+
+    def _known(self, job_class: type[Job]) -> JobClass:
+        known = self._classes.get(job_class)
+        if known is None:
+            class_id = len(self._classes) + 1
+            known = JobClass(class_id, job_class, job_class.max_running, job_class.memory_limit)
+            self._classes[job_class] = known
+            self._class_of[known] = job_class
+            self._queue.add_class(known)
+        return known
 
     def submit(
         self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None
@@ -153,6 +166,8 @@ class SpawnLauncher:
         """Accept a run; a thread that has nothing to watch starts it, or it waits for one."""
         self.prepare(job_class)
         payload = encode_arguments(name, arguments)
+        if not self._released.wait(self._settings.start_timeout):
+            raise LaunchError("the launching process does not hand back its waiting runs")
         if len(self._runs) - len(self._watched) >= self._settings.max_waiting:
             raise QueueFullError(f"too many runs wait already: job {name!r} was not accepted")
         run = Run(next(self._ids), name, self)
@@ -163,8 +178,7 @@ class SpawnLauncher:
         """Take over a run that another launcher had accepted; raises ``LaunchError``."""
         run._owner = self
         with self._lock:
-            self._know(job_class)
-            known = self._classes[job_class]
+            known = self._known(job_class)
             assignment = Assignment(run.id, run.name, job_class, known.memory_limit, payload, None)
             self._runs[run.id] = run
             self._queue.add(Waiting(assignment, known, timeout))
@@ -182,16 +196,18 @@ class SpawnLauncher:
     def occupy(self, job_class: type[Job]) -> None:
         """Count a process that another launcher has started."""
         with self._lock:
-            self._know(job_class)
             self._outside += 1
-            self._queue.one_started(self._classes[job_class])
+            self._queue.one_started(self._known(job_class))
 
     def vacate(self, job_class: type[Job]) -> None:
         """That process has ended."""
         with self._lock:
             self._outside -= 1
             self._queue.one_ended(self._classes[job_class])
-            self._add_thread()
+            try:
+                self._add_thread()
+            except RuntimeError as error:
+                self._give_up_ready_ones(error)
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""
@@ -231,11 +247,21 @@ class SpawnLauncher:
     def _add_thread(self) -> None:
         """Start a thread if a run may start; raises ``RuntimeError`` if the system has none."""
         with self._lock:
-            if self._queue.ready and self._threads + self._outside < self._settings.max_processes:
+            running = self._threads + self._outside
+            may_start = self._released.is_set() and running < self._settings.max_processes
+            if may_start and self._queue.ready:
                 threading.Thread(
                     target=self._work_off, name="job_scheduler spawn", daemon=True
                 ).start()
                 self._threads += 1
+
+    def _give_up_ready_ones(self, error: RuntimeError) -> None:
+        """Fail the runs that could start, if there is no thread and none to be had for them."""
+        while self._queue.ready and not self._threads and not self._outside:
+            run = self._runs.pop(self._queue.next().assignment.run_id)
+            facts = ending.Facts(reason=wire.NO_PROCESS, stderr=str(error))
+            run._ended(ending.conclude(facts))
+            do_aside(functools.partial(ending.log_failure, run))
 
     def _work_off(self) -> None:
         """Start and watch one run after the other until none may start."""
@@ -268,6 +294,8 @@ class SpawnLauncher:
             del self._runs[run.id]
 
     def _end_of(self, run: Run, waiting: Waiting) -> Ending:
+        if run._cancel_requested:
+            return ending.conclude(ending.Facts(reason=wire.CANCELLED))
         try:
             watched, stderr = self._start(run, waiting)
         except Exception as error:
@@ -283,7 +311,7 @@ class SpawnLauncher:
         context = multiprocessing.get_context("spawn")
         reports, its_reports = context.Pipe(duplex=False)
         stderr, its_stderr = context.Pipe(duplex=False) if _POSIX else (None, None)
-        module, qualname = self._names[waiting.of]
+        module, qualname, _ = reference(self._class_of[waiting.of])
         process = context.Process(
             target=spawned.live,
             name=run.name,

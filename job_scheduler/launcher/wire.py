@@ -28,7 +28,7 @@ RUN = 2  # run_id, class_id, name, timeout, payload: arguments
 STOP = 3  # run_id: cancel it, waiting or running
 SIGNAL = 4  # run_id, signal number: for the process alone, as os.kill
 CLOSE = 5  # no more requests will come; finish what was accepted
-HAND_BACK = 6  # number: give the waiting runs back, they are started elsewhere
+HAND_BACK = 6  # give the waiting runs back, they are started elsewhere
 LOAD_MAIN = 7  # number, main: import the program's main module
 
 # Reports, from the zygote and its children to the program.
@@ -41,7 +41,7 @@ STARTED = 15  # run_id, time, pid: sent by the child before any code of the user
 RESULT = 16  # run_id, payload: the return value
 FAILURE = 17  # run_id, type, payload: message and traceback
 ENDED = 18  # run_id, wait status or None, reason, peak kB, CPU s, time, payload: stderr's tail
-HANDED_BACK = 19  # number of the request or 0, payload: ids of runs that will not start here
+HANDED_BACK = 19  # whether these are all, payload: ids of runs that will not start here
 
 OF_A_RUN = frozenset({RESULT, FAILURE, ENDED})
 
@@ -49,11 +49,15 @@ OF_A_RUN = frozenset({RESULT, FAILURE, ENDED})
 CANCELLED = "cancelled"
 TIMEOUT = "timeout"
 NO_PROCESS = "no process"
+UNSEEN = "unseen"
 
 INLINE_LIMIT = 32 * 1024
 """Bytes of payload above which it travels as a memory file."""
 
-_PACKET_LIMIT = INLINE_LIMIT + 16 * 1024
+REPORT_LIMIT = 80 * 1024
+"""Bytes of payload in a report of the zygote's own, which never travels as a memory file."""
+
+_PACKET_LIMIT = REPORT_LIMIT + 16 * 1024
 _FD_SIZE = 4
 
 _MARSHAL = b"m"

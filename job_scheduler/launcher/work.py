@@ -73,6 +73,7 @@ def limit_memory(limit: int) -> None:
     """Let this process have no more private memory than ``limit`` bytes."""
     import resource
 
+    limit = min(limit, sys.maxsize)
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     if hard != resource.RLIM_INFINITY:
         limit = min(limit, hard)

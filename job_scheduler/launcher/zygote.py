@@ -38,6 +38,9 @@ _REQUESTS_PER_TURN = 512
 _STARTS_PER_TURN = 8
 """Jobs started before requests are looked at again."""
 
+_MOST_HANDED_BACK = 1000
+"""Runs in one report; a packet holds more."""
+
 _LONGEST_WAIT = 3600.0
 """Seconds after which the loop looks up in any case; poll takes no more than 24 days."""
 
@@ -232,7 +235,7 @@ class Zygote:
         elif kind == wire.LOAD_MAIN:
             self._load_main(request[1], request[2])
         elif kind == wire.HAND_BACK:
-            self._hand_back(request[1])
+            self._hand_back(last=True)
         elif kind == wire.CLOSE:
             self._closing = True
             self._nursery.want_no_spares()
@@ -270,11 +273,14 @@ class Zygote:
         self._outbox.add(wire.LOADED, number, _thread._count())
 
     def _finish_import(self) -> None:
+        self._children.notice_ends()  # the import may have taken the signal for itself
+        self._children.reap()
+        self._children.bury_missing()
         freeze_imports()
         self._nursery.dismiss_spares()
 
     def _refuse(self, number: int, error: BaseException) -> None:
-        flush()
+        self._finish_import()
         self._outbox.add(wire.REFUSED, number, payload=wire.encode(explain(error)))
 
     def _accept(
@@ -311,7 +317,7 @@ class Zygote:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
             self._nursery.descriptor_limits = soft, hard
 
-    def _hand_back(self, number: int = 0) -> None:
+    def _hand_back(self, *, last: bool = False) -> None:
         """Give all waiting runs back to the program, and later those that may still arrive."""
         self._retired = True
         self._nursery.want_no_spares()
@@ -319,7 +325,11 @@ class Zygote:
         for waiting in taken:
             self._queue.close_memory_file(waiting)
         run_ids = [waiting.assignment.run_id for waiting in taken]
-        self._outbox.add(wire.HANDED_BACK, number, payload=wire.encode(run_ids))
+        while len(run_ids) > _MOST_HANDED_BACK:
+            payload = wire.encode(run_ids[:_MOST_HANDED_BACK])
+            self._outbox.add(wire.HANDED_BACK, False, payload=payload)
+            del run_ids[:_MOST_HANDED_BACK]
+        self._outbox.add(wire.HANDED_BACK, last, payload=wire.encode(run_ids))
 
     def _lose_caller(self) -> None:
         """The program is gone: take what it had sent, then finish or stop, as it had asked."""
@@ -375,7 +385,7 @@ class Zygote:
 
     # Ends
 
-    def _bury(self, gone: Child, status: int, usage: Any) -> None:
+    def _bury(self, gone: Child, status: int | None, usage: Any) -> None:
         """Report the end of a child that had a job, before it is taken out of the books."""
         if gone.of is None:
             self._nursery.forget(gone)
@@ -384,14 +394,12 @@ class Zygote:
             self._read_stderr(gone, select.POLLIN)
             self._watch(gone.stderr, select.POLLIN, wanted=False)
         self._queue.one_ended(gone.of)
-        self._report_ended(
-            gone.run_id,
-            status,
-            gone.reason,
-            usage.ru_maxrss,
-            usage.ru_utime + usage.ru_stime,
-            gone.tail.bytes() if gone.tail is not None else b"",
-        )
+        tail = gone.tail.bytes() if gone.tail is not None else b""
+        if status is None:
+            self._report_ended(gone.run_id, None, wire.UNSEEN, tail=tail)
+            return
+        cpu_seconds = usage.ru_utime + usage.ru_stime
+        self._report_ended(gone.run_id, status, gone.reason, usage.ru_maxrss, cpu_seconds, tail)
 
     def _report_ended(
         self,

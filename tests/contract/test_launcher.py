@@ -242,7 +242,7 @@ class TestFailedRuns:
     def test_one_log_record_tells_all(self, scheduler, caplog):
         with caplog.at_level(logging.DEBUG, "job_scheduler"):
             run = ended(scheduler.run("Raise", kind="logged"), RunState.FAILED)
-        [record] = caplog.records
+            [record] = eventually(lambda: caplog.records)
         assert record.levelname == "ERROR"
         assert record.run is run
         for part in ("'Raise'", run.id, "a logged problem", "exit code 1", "Traceback"):
@@ -250,7 +250,7 @@ class TestFailedRuns:
 
     def test_the_end_of_stderr_is_logged_where_there_is_no_traceback(self, scheduler, caplog):
         run = ended(scheduler.run("Exit", code="last words"), RunState.FAILED)
-        [record] = caplog.records
+        [record] = eventually(lambda: caplog.records)
         assert "last words" in record.getMessage()
         assert run.id in record.getMessage()
 

@@ -593,13 +593,31 @@ eventually(lambda: not os.path.exists(f"/proc/{zygote}"))
             other = scheduler.options(key="other").run("WorkingDirectory")  # has to be imported
             assert other.wait(20)
             assert other.state == RunState.COMPLETED
-            assert failing in scheduler._dispatcher._launcher.pending()
-            leave.set()
             assert failing.wait(20)
+            leave.set()
+            assert eventually(lambda: runs)[0].wait(20)
         finally:
             leave.set()
             logging.getLogger("job_scheduler").removeHandler(handler)
         assert runs[0].state == RunState.COMPLETED
+
+    def test_its_log_handler_shuts_down(self, start_caller):
+        caller = start_caller(
+            """
+import logging
+class Handler(logging.Handler):
+    def emit(self, record):
+        scheduler.shutdown(timeout=1)
+        print("handled", record.run.state, flush=True)
+logging.getLogger("job_scheduler").addHandler(Handler())
+scheduler = JobScheduler(jobs=SAMPLES)
+runs = [scheduler.run("Raise", kind="x") for _ in range(2)]
+assert all(run.wait(20) for run in runs)
+"""
+        )
+        # The interpreter's exit waits until both are logged.
+        assert caller.stdout.read() == "handled failed\n" * 2
+        assert caller.wait(20) == 0
 
     def test_can_start_no_thread(self, make_scheduler, monkeypatch, gate):
         scheduler = make_scheduler(max_processes=1)

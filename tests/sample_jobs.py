@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -146,6 +147,15 @@ class CloseStderr(Job):
         os.close(2)
         wait_for(fifo)
         return "went on"
+
+
+class WriteEverywhere(Job):
+    """Writes on each descriptor, as a program does that has closed one twice."""
+
+    def process(self):
+        for descriptor in range(3, 20):
+            with contextlib.suppress(OSError):
+                os.write(descriptor, b"garbage")
 
 
 class CloseEverything(Job):

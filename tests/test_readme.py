@@ -27,7 +27,8 @@ def test_the_web_handler(run_script, tmp_path):
         "if __name__ == '__main__':\n"
         "    answer = app.test_client().post('/welcome?name=Ada')\n"
         "    print(answer.status_code, list(answer.json), flush=True)\n"
-        "    scheduler.shutdown()\n"
+        "    scheduler.shutdown()\n",
+        env={"PYTHONUNBUFFERED": ""},  # with it, lines of parallel processes mix
     )
     assert sorted(done.stdout.splitlines()) == ["202 ['accepted']", "Awesome, Ada!"]
     assert done.stderr == ""

@@ -20,6 +20,7 @@ import marshal
 import os
 import queue
 import select
+import signal
 import socket
 import sys
 import threading
@@ -395,7 +396,7 @@ class ZygoteLauncher:
     # When a zygote has died
 
     def _bury(self, line: Line) -> None:
-        """Report what ran under a dead zygote as lost, and start what waited under another."""
+        """End what ran under a dead zygote, and start what waited under another."""
         with self._lock:
             if self._line is line:
                 self._line = None
@@ -403,7 +404,8 @@ class ZygoteLauncher:
                 line.control.shutdown(socket.SHUT_RDWR)  # from here on, sends fail
             line.buried = True
             for submission in self._books.running_on(line):
-                message = "the launching process died while the job ran; its outcome is unknown"
+                _kill_group(submission.run.pid)
+                message = "the launching process died while the job ran, so the job was killed"
                 self._books.end(submission, ending.lost(message))
             left = []
             for submission in self._books.waiting_on(line):
@@ -484,6 +486,13 @@ class ZygoteLauncher:
 def _tell_to_close(line: Line) -> None:
     with contextlib.suppress(LaunchError):  # it takes no requests; it leaves with this program
         line.tell(wire.CLOSE)
+
+
+def _kill_group(pid: int | None) -> None:
+    """End a job that nobody watches any more: it counts as failed, so it must not go on."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        if pid is not None and os.getsid(pid) == pid:
+            os.killpg(pid, signal.SIGKILL)
 
 
 def _warn_of_threads() -> None:

@@ -157,7 +157,7 @@ class Zygote:
                 self._lose_caller()
         if self._children.timed:
             self._children.enforce_deadlines(wire.TIMEOUT)
-        if self._queue.ready and len(self._children.by_run) < self._max_processes:
+        if self._queue.ready and self._room():
             # A burst is taken in first: meanwhile its sender waits, and the jobs do not.
             self._start_some(1 if more_requests else _STARTS_PER_TURN)
         if self._outbox.waiting:
@@ -167,8 +167,12 @@ class Zygote:
         if not more_requests and not self._queue.ready:
             self._see_to_spares()
 
+    def _room(self) -> int:
+        """How many jobs more may run."""
+        return self._max_processes - len(self._children.by_run)
+
     def _milliseconds_to_wait(self) -> int | None:
-        may_start = bool(self._queue.ready) and len(self._children.by_run) < self._max_processes
+        may_start = bool(self._queue.ready) and self._room() > 0
         if may_start and self._next_fork is None:
             return 0
         instants = [self._nursery.next_change(), self._children.next_deadline()]
@@ -353,7 +357,7 @@ class Zygote:
         if self._next_fork is not None and time.monotonic() < self._next_fork:
             return
         batch: list[Waiting] = []
-        most = min(most, self._max_processes - len(self._children.by_run))
+        most = min(most, self._room())
         while self._queue.ready and len(batch) < most:
             batch.append(self._queue.next())
             self._queue.one_started(batch[-1].of)

@@ -124,6 +124,13 @@ print(counts(), flush=True)
         )
         assert caller.stdout.readline() == caller.stdout.readline() != ""
 
+    def test_write_on_a_socket_that_is_not_theirs(self, scheduler, capfd):
+        run = scheduler.run("WriteEverywhere")
+        assert run.wait(20)
+        after = scheduler.run("Echo", value=1)
+        assert after.wait(20)
+        assert (run.state, after.result) == (RunState.COMPLETED, 1)
+
     def test_has_no_descriptor_for_a_large_result(self, scheduler):
         run = scheduler.run("LargeResultWithoutDescriptors")
         assert run.wait(20)
@@ -153,7 +160,7 @@ class TestZygote:
         assert [line.split()[0] for line in lines(log)] == [str(n) for n in range(20)]
         assert zygote_pid(scheduler) != first
         assert any("20 waiting runs go to a new one" in r.getMessage() for r in caplog.records)
-        gate.open()  # the lost job itself goes on
+        eventually(lambda: not is_alive(running.pid))
 
     def test_dies_while_a_program_started_by_a_job_lives_on(self, scheduler):
         """What a job has started holds none of our sockets, so the death is seen at once."""
@@ -240,6 +247,54 @@ class TestZygote:
         assert waiting.wait(20)
         assert waiting.state == RunState.FAILED
         assert "this initializer is broken" in waiting.error.message
+
+    def test_dies_and_what_it_ran_does_not_go_on(self, make_scheduler, gate, tmp_path):
+        """A job that is recorded as failed runs no more, so no limit is passed either."""
+        scheduler = make_scheduler(max_processes=2)
+        log = tmp_path / "log"
+        stubborn = scheduler.run("Stubborn", log=str(log))
+        first = scheduler.run("OneAtATime", fifo=gate.path)
+        eventually(lambda: first.pid and len(lines(log)) == 2)
+        second = scheduler.run("OneAtATime", fifo=gate.path)
+        os.kill(zygote_pid(scheduler), signal.SIGKILL)
+        assert first.wait(20)
+        assert stubborn.wait(20)
+        assert {first.error.type, stubborn.error.type} == {"JobLost"}
+        for pid in (first.pid, *map(int, lines(log))):
+            eventually(lambda pid=pid: not is_alive(pid))
+        gate.open("second")
+        assert second.wait(20)
+        assert second.result == "second"
+
+    def test_imports_what_takes_its_signals(self, start_caller, tmp_path):
+        (tmp_path / "grabs.py").write_text(
+            "import signal, sys, time\n"
+            "from job_scheduler import Job\n"
+            "class Grabs(Job):\n"
+            "    def process(self): pass\n"
+            "if 'grabs_not' not in sys.modules:\n"
+            "    signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+            "    signal.set_wakeup_fd(-1)\n"
+            "    time.sleep(0.5)\n"
+        )
+        caller = start_caller(
+            """
+sys.path.insert(0, sys.argv[1])
+sys.modules["grabs_not"] = sys
+from grabs import Grabs
+scheduler = JobScheduler(jobs={**SAMPLES, "Grabs": Grabs}, max_processes=3)
+unseen, seen, short = [scheduler.run("Sleep", seconds=s) for s in (0.2, 1.2, 0)]
+assert short.wait(20)
+eventually(lambda: unseen.pid and seen.pid)
+last = scheduler.run("Grabs")
+assert all(run.wait(20) for run in (unseen, seen, last))
+print(unseen.error, flush=True)
+print(seen.state, last.state, flush=True)
+""",
+            tmp_path,
+        )
+        assert caller.stdout.readline().startswith("JobLost: its end was not seen")
+        assert caller.stdout.readline() == "completed completed\n"
 
     def test_dies_while_a_stranger_holds_its_sockets(self, start_caller, tmp_path):
         (tmp_path / "forks.py").write_text(
@@ -618,6 +673,39 @@ assert all(run.wait(20) for run in runs)
         # The interpreter's exit waits until both are logged.
         assert caller.stdout.read() == "handled failed\n" * 2
         assert caller.wait(20) == 0
+
+    def test_asks_for_one_key_twice_at_once(self, start_caller, tmp_path):
+        """Only a signal handler can; there is never a second run."""
+        (tmp_path / "slow.py").write_text(
+            "import sys, time\n"
+            "from job_scheduler import Job\n"
+            "class Slow(Job):\n"
+            "    def process(self): pass\n"
+            "if 'slow_allowed' not in sys.modules: time.sleep(0.6)\n"
+        )
+        caller = start_caller(
+            """
+sys.path.insert(0, sys.argv[1])
+sys.modules["slow_allowed"] = sys
+from slow import Slow
+scheduler = JobScheduler(jobs={**SAMPLES, "Slow": Slow})
+scheduler.run("Noop").wait()
+def again(*_):
+    try:
+        scheduler.options(key="k").run("Slow")
+    except RuntimeError as error:
+        print(error, flush=True)
+signal.signal(signal.SIGALRM, again)
+signal.setitimer(signal.ITIMER_REAL, 0.3)
+run = scheduler.options(key="k").run("Slow")
+assert scheduler.options(key="k").run("Slow") is run
+run.wait()
+print(run.state, flush=True)
+""",
+            tmp_path,
+        )
+        assert "interrupted by a signal handler that asks for the same" in caller.stdout.readline()
+        assert caller.stdout.readline() == "completed\n"
 
     def test_can_start_no_thread(self, make_scheduler, monkeypatch, gate):
         scheduler = make_scheduler(max_processes=1)

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -444,6 +445,42 @@ class TestThreadsInTheZygote:
         gate.open()
         assert all(run.wait(30) for run in (first, *waiting))
         assert [run.result for run in waiting] == [0, 1, 2, (3, 2)]
+
+    def test_many_waiting_runs_are_moved_or_cancelled(self, make_scheduler, threaded, gate):
+        scheduler = make_scheduler(max_processes=1)
+        first = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: first.pid)
+        waiting = [scheduler.run("Noop") for _ in range(2500)]
+        scheduler.jobs["Threaded"] = threaded
+        canceller = threading.Thread(target=lambda: [run.cancel() for run in waiting[1:]])
+        canceller.start()
+        last = scheduler.run("Threaded", value=1)
+        canceller.join()
+        gate.open()
+        assert all(run.wait(30) for run in (first, *waiting, last))
+        assert waiting[0].state == "completed"
+        assert {run.state for run in waiting[1:]} == {"cancelled"}
+        assert last.result == (1, 2)
+
+    def test_no_thread_can_be_started_when_a_place_is_free(
+        self, make_scheduler, threaded, gate, monkeypatch
+    ):
+        scheduler = make_scheduler(max_processes=1)
+        first = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: first.pid)
+        scheduler.jobs["Threaded"] = threaded
+        waiting = [scheduler.run("Threaded", value=n) for n in range(2)]
+
+        def fail(_):
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", fail)
+            gate.open()
+            assert all(run.wait(20) for run in (first, *waiting))
+        assert first.state == "completed"
+        assert {run.error.type for run in waiting} == {"JobLost"}
+        assert scheduler.run("Threaded", value=1).wait(30)
 
     def test_limits_count_what_the_zygote_still_runs(self, make_scheduler, threaded, gate):
         scheduler = make_scheduler(max_processes=3)

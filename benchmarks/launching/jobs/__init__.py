@@ -1,0 +1,1 @@
+"""The jobs as ours, in three modules that differ in what they import."""

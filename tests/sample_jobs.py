@@ -252,6 +252,15 @@ class HoldMemory(Job):
         return len(bytearray(size))
 
 
+class EatMemoryIn(Job):
+    """Joins a control group, then needs more memory than that may have."""
+
+    def process(self, group, size):
+        with open(f"{group}/cgroup.procs", "w") as file:
+            file.write(str(os.getpid()))
+        return len(bytearray(b"x") * size)
+
+
 class SignalState(Job):
     def process(self):
         return (

@@ -34,6 +34,7 @@ ZYGOTE = {
     "_collections",
     "_socket",
     "_functools",
+    "faulthandler",
     "gc",
     "select",
     "job_scheduler",

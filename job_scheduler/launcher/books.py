@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from job_scheduler.launcher import ending, wire
 from job_scheduler.launcher.aside import do_aside
+from job_scheduler.launcher.post_mortem import OutOfMemoryWatch
 from job_scheduler.run import Ending, Run, RunError, RunState
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Submission:
         "packet",
         "places",
         "run",
+        "sent_signal",
         "timeout",
     )
 
@@ -51,6 +53,7 @@ class Submission:
         """The line by which it was sent; None before, and again once its end is known."""
         self.failure: RunError | None = None
         self.load_result: Callable[[], Any] | None = None
+        self.sent_signal: int | None = None
         self.places: list[Callable[[], None]] = []
         """Gives up its place among the processes that another launcher counts, if it has one."""
 
@@ -82,6 +85,7 @@ class Books:
         self.running: dict[str, Submission] = {}
         self.large: set[str] = set()
         """The waiting ones with an attachment."""
+        self._memory = OutOfMemoryWatch()
 
     def enter(self, submission: Submission) -> None:
         self.waiting[submission.run.id] = submission
@@ -180,6 +184,8 @@ class Books:
                 exitcode=os.waitstatus_to_exitcode(status),
                 peak_memory=peak_kilobytes * 1024,
                 cpu_time=cpu_seconds,
+                sent_signal=submission.sent_signal,
+                out_of_memory=os.WIFSIGNALED(status) and self._memory.has_struck(),
             )
             if submission.run.state == RunState.PENDING:  # it ended before it could announce itself
                 submission.run._started(None, at)

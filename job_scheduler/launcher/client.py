@@ -166,6 +166,9 @@ class ZygoteLauncher:
 
     def signal(self, run: Run, number: int) -> None:
         """Send a signal to the job's process alone, if it is running."""
+        submission = self._books.running.get(run.id)
+        if submission is not None:
+            submission.sent_signal = number
         self._request(run, wire.SIGNAL, run.id, int(number))  # marshal takes no enumerations
 
     def _request(self, run: Run, *request: Any) -> None:

@@ -7,12 +7,12 @@ launched the process and however it failed.
 from __future__ import annotations
 
 import logging
-import signal
 import time
 import traceback
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from job_scheduler.launcher import wire
+from job_scheduler.launcher.post_mortem import describe_death
 from job_scheduler.run import Ending, Run, RunError, RunState
 
 if TYPE_CHECKING:
@@ -34,6 +34,10 @@ class Facts(NamedTuple):
     """Gives the value that the job returned, if it returned one."""
     peak_memory: int | None = None
     cpu_time: float | None = None
+    sent_signal: int | None = None
+    """The last signal that this program has sent it, other than to stop it."""
+    out_of_memory: bool = False
+    """Whether the kernel has killed something for memory at about the time of its end."""
     ended_at: float | None = None
     stderr: str = ""
 
@@ -58,7 +62,14 @@ def judge(facts: Facts) -> tuple[RunState, RunError | None]:
         message = "its end was not seen: an imported module waits for children, or ignores SIGCHLD"
         return RunState.FAILED, RunError("JobLost", message)
     if facts.exitcode is not None and facts.exitcode < 0:
-        return RunState.FAILED, RunError("JobKilled", f"killed by {_signal_name(-facts.exitcode)}")
+        message = describe_death(
+            -facts.exitcode,
+            sent=facts.sent_signal,
+            out_of_memory=facts.out_of_memory,
+            peak_memory=facts.peak_memory,
+            cpu_time=facts.cpu_time,
+        )
+        return RunState.FAILED, RunError("JobKilled", message)
     return RunState.FAILED, RunError("JobExited", f"exited with code {facts.exitcode}")
 
 
@@ -110,10 +121,3 @@ def log_failure(run: Run) -> None:
         logger.error("\n".join(parts), extra={"run": run})
     except Exception:  # a filter of the program's, say
         traceback.print_exc()
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

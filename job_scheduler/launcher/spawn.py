@@ -28,6 +28,7 @@ from job_scheduler.errors import LaunchError, QueueFullError, ShutdownError
 from job_scheduler.launcher import ending, spawned, wire
 from job_scheduler.launcher.aside import do_aside
 from job_scheduler.launcher.base import Settings, encode_arguments, reference, wait_at_exit
+from job_scheduler.launcher.post_mortem import OutOfMemoryWatch
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Tail
 from job_scheduler.run import Ending, Run, RunError
@@ -83,6 +84,7 @@ class _Watched:
     def signal(self, number: int) -> None:
         with self.lock, contextlib.suppress(PermissionError):
             if not self.reaped:
+                self.facts = self.facts._replace(sent_signal=number)
                 os.kill(self.process.pid, number)
 
     def reap(self) -> int:
@@ -129,6 +131,7 @@ class SpawnLauncher:
         self._runs: dict[str, Run] = {}
         self._watched: dict[str, _Watched] = {}
         self._threads = 0
+        self._memory = OutOfMemoryWatch()
         self._outside = 0  # processes of a zygote that this launcher has taken over from
         prefix = os.urandom(6).hex()
         self._ids = map(f"{prefix}-{{}}".format, itertools.count(1))
@@ -367,6 +370,7 @@ class SpawnLauncher:
             watched.run._started(watched.process.pid, time.time())
         return watched.facts._replace(
             exitcode=code,
+            out_of_memory=code < 0 and self._memory.has_struck(),
             reason=watched.reason,
             stderr=watched.tail.bytes().decode(errors="replace"),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import sys
 import time
@@ -28,6 +29,7 @@ def live(
     if stderr is not None:
         os.dup2(stderr.fileno(), 2)
         stderr.close()
+    faulthandler.enable(file=2)
     _report(reports, wire.STARTED, os.getpid(), time.time())
     if memory_limit is not None and sys.platform != "win32":
         work.limit_memory(memory_limit)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _socket
 import _thread
+import faulthandler
 import gc
 import os
 import select
@@ -62,6 +63,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     """
     gc.disable()
     NAMING.install()
+    faulthandler.enable(file=2)  # in the jobs too: it leads to their own stderr there
     _reset_ignored_signals()
     # TERM and its like end the program and the jobs; the zygote is there to see and report it.
     _signal.pthread_sigmask(_signal.SIG_SETMASK, (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP))

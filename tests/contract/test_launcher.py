@@ -213,12 +213,15 @@ class TestFailedRuns:
     def test_a_signal_is_named(self, scheduler, number):
         run = ended(scheduler.run("Signal", number=int(number)), RunState.FAILED)
         assert run.exitcode == -number
-        assert str(run.error) == f"JobKilled: killed by {number.name}"
+        assert str(run.error).startswith(f"JobKilled: killed by {number.name}, ")
 
     def test_a_segmentation_fault(self, scheduler):
         run = ended(scheduler.run("Segfault"), RunState.FAILED)
         assert run.exitcode == -signal.SIGSEGV
         assert "SIGSEGV" in run.error.message
+        assert "native code" in run.error.message
+        assert "Fatal Python error: Segmentation fault" in run.stderr
+        assert "in process" in run.stderr  # the job's own frame, named by faulthandler
 
     def test_the_memory_limit_is_named(self, scheduler):
         assert ended(scheduler.run("HoldMemory", size=50_000_000)).result == 50_000_000

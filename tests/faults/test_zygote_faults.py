@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -137,6 +138,34 @@ print(counts(), flush=True)
         assert (run.state, run.result) == (RunState.COMPLETED, None)
         assert "its return value is dropped: " in run.stderr
         assert "Too many open files" in run.stderr
+
+
+@pytest.fixture
+def small_control_group(tmp_path):
+    """A control group whose processes may have 30 MB together; needs a writable one to be in."""
+    for root, limit in (
+        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+        ("/sys/fs/cgroup", "memory.max"),
+    ):
+        group = Path(root) / f"test-{os.getpid()}-{tmp_path.name}"
+        try:
+            group.mkdir()
+            (group / limit).write_text(str(30_000_000))
+        except OSError:
+            continue
+        yield group
+        eventually(lambda: not (group / "cgroup.procs").read_text())
+        group.rmdir()
+        return
+    pytest.skip("no control group for memory can be made here")
+
+
+def test_the_kernel_kills_a_job_for_memory(scheduler, small_control_group):
+    run = scheduler.run("EatMemoryIn", group=str(small_control_group), size=300_000_000)
+    assert run.wait(30)
+    assert run.exitcode == -signal.SIGKILL
+    assert run.error.message.endswith("probably the kernel's out-of-memory killer")
+    assert " MB peak, " in run.error.message
 
 
 class TestZygote:

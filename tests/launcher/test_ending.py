@@ -34,7 +34,32 @@ FAILURE = RunError("ValueError", "bad", "text")
         ),
         (Facts(exitcode=1, failure=FAILURE), "failed", "ValueError: bad"),
         (Facts(exitcode=-9, failure=FAILURE), "failed", "ValueError: bad"),
-        (Facts(exitcode=-9), "failed", "JobKilled: killed by SIGKILL"),
+        (
+            Facts(exitcode=-9, peak_memory=1_900_000_000, cpu_time=12.34, out_of_memory=True),
+            "failed",
+            "JobKilled: killed by SIGKILL, 1.9 GB peak, 12.3 s of processor time, probably the "
+            "kernel's out-of-memory killer",
+        ),
+        (
+            Facts(exitcode=-9),
+            "failed",
+            "JobKilled: killed by SIGKILL, sent by something else than this scheduler",
+        ),
+        (
+            Facts(exitcode=-9, sent_signal=9, out_of_memory=True),
+            "failed",
+            "JobKilled: killed by SIGKILL, sent by this program",
+        ),
+        (
+            Facts(exitcode=-25, peak_memory=1234),
+            "failed",
+            "JobKilled: killed by SIGXFSZ, 1.2 kB peak, cause unknown",
+        ),
+        (
+            Facts(exitcode=-24, peak_memory=25_000_000),
+            "failed",
+            "JobKilled: killed by SIGXCPU, 25.0 MB peak, probably its limit of processor time",
+        ),
         (Facts(exitcode=-60), "failed", "JobKilled: killed by signal 60"),
         (Facts(exitcode=5), "failed", "JobExited: exited with code 5"),
     ],

@@ -53,7 +53,8 @@ def test_can_be_signalled(scheduler, gate, verb):
     number = {"terminate": signal.SIGTERM, "kill": signal.SIGKILL}[verb]
     assert process.exitcode == -number
     assert run.state == "failed"
-    assert run.error.message == f"killed by {number.name}"
+    assert run.error.message.startswith(f"killed by {number.name}, ")
+    assert run.error.message.endswith(", sent by this program")
     assert not is_alive(process.pid)
 
 

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from job_scheduler.errors import LaunchError
 from job_scheduler.launcher import wire
+from job_scheduler.launcher.quick_send import send_keeping_gil
 
 _SEND_PATIENCE: Final = 10.0
 """Seconds for which a zygote may take no requests before a sender gives up."""
@@ -78,6 +79,8 @@ class Line:
 
     def send(self, packet: bytes, attachment: bytes | None = None) -> None:
         """Send one packet; waits while the zygote is busy, but not for ever."""
+        if attachment is None and send_keeping_gil(self.control.fileno(), packet):
+            return
         try:
             wire.send(self.control, packet, attachment, socket.MSG_DONTWAIT)
             return

@@ -165,7 +165,8 @@ class Dispatcher:
             run.wait()
 
     def _pending(self) -> list[Run]:
-        return [run for executor in self._started() for run in executor.pending()]
+        runs = [run for executor in self._started() for run in executor.pending()]
+        return [run for run in runs if not run.state.ended]
 
 
 def open_launcher(settings: Settings, start_method: str | None) -> Launcher:

@@ -292,6 +292,9 @@ class ZygoteLauncher:
         """
         from job_scheduler.launcher.spawn import SpawnLauncher
 
+        if line.left:
+            return
+        line.left = True
         if self._fallback is None:
             do_aside(_warn_of_threads)
             self._fallback = SpawnLauncher(self._settings, held=True)

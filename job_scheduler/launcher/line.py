@@ -47,6 +47,8 @@ class Line:
         self.loaded: set[int] = set()
         """Ids of the classes that this zygote has imported."""
         self.main_loaded = False
+        self.left = False
+        """Whether it was told to hand its runs back, since modules have started threads in it."""
         self.buried = False
         """Whether its runs have been seen to; what is sent from then on is lost."""
         self.reader: threading.Thread | None = None

@@ -48,6 +48,7 @@ class _Birth:
         self.orders_end: _socket.socket | None = None
         self.pid = 0
         self.stderr, self.stderr_end = os.pipe()
+        os.set_blocking(self.stderr, False)
 
     def descriptors(self) -> list[int]:
         ends = [self.stderr, self.stderr_end]
@@ -146,10 +147,11 @@ class Nursery:
             self._spares.pop().dismiss()
 
     def forget(self, child: Child) -> None:
-        """A child has ended; perhaps it was a spare."""
+        """A child without a job has ended; if nobody had dismissed it, be slow to replace it."""
         if child in self._spares:
             child.dismiss()
             self._spares.remove(child)
+            self._refused_until = time.monotonic() + _REFUSAL_SECONDS
 
     def dismiss_spares(self) -> None:
         """Let them leave: they lack what has been imported since."""
@@ -169,11 +171,9 @@ class Nursery:
         refusal: OSError | None = None
         try:
             for each in waiting:
-                births.append(_Birth())
-                self._prepare(births[-1], each)
+                births.append(self._prepare(each))
         except OSError as error:
             refusal = error
-            births.pop().close()
         foreign = self._foreign_descriptors(births)
         # Sets the collector's counts to zero, so that the child's first allocation collects
         # nothing: a collection would write to, and so copy, every page it looks at.
@@ -201,16 +201,22 @@ class Nursery:
                 self._children.add(children[-1])
         return children, refusal
 
-    def _prepare(self, birth: _Birth, waiting: Waiting | None) -> None:
-        os.set_blocking(birth.stderr, False)
+    def _prepare(self, waiting: Waiting | None) -> _Birth:
+        birth = _Birth()
         if waiting is not None:
             birth.kept = waiting.assignment.memory_file
             birth.works = works_of_one(waiting.assignment)
-            return
-        birth.orders, birth.orders_end = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            return birth
+        try:
+            ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        except OSError:
+            birth.close()
+            raise
+        birth.orders, birth.orders_end = ends
         birth.kept = birth.orders_end.fileno()
         birth.orders.send(rehearsal())
         birth.works = works_of_spare(birth.orders_end, self._queue)
+        return birth
 
     def _foreign_descriptors(self, births: list[_Birth]) -> list[int]:
         """Everything that is open here and that no job should have."""

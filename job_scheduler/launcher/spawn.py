@@ -290,11 +290,10 @@ class SpawnLauncher:
             how = self._end_of(run, waiting)
         except Exception as error:
             how = ending.lost(f"its process could not be watched: {error!r}")
-        try:
-            ending.finish(run, how)
-        finally:
-            self._watched.pop(run.id, None)
-            del self._runs[run.id]
+        run._ended(how)
+        self._watched.pop(run.id, None)
+        del self._runs[run.id]
+        ending.log_failure(run)
 
     def _end_of(self, run: Run, waiting: Waiting) -> Ending:
         if run._cancel_requested:

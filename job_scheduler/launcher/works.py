@@ -1,13 +1,11 @@
 """What a child does: the one job it was forked with, or a rehearsal and then the job it is given.
 
-A work is an assignment, what announces it (the child adds its pid), and whether it is real: the
-program is told of that one only.
+A work is an assignment, and whether it is real: the program is told of that one only.
 """
 
 from __future__ import annotations
 
 import marshal
-from time import time as now
 
 from job_scheduler.launcher import wire
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     import _socket
     from collections.abc import Iterator
 
-Work = tuple[Assignment, bytes, bool]
+Work = tuple[Assignment, bool]
 
 _REHEARSAL_CLASS = 0
 """The id of a class that no program gives; its runs are not real."""
@@ -34,7 +32,7 @@ _REHEARSED = JobClass(_REHEARSAL_CLASS, _Rehearsal, None, None)
 def works_of_one(assignment: Assignment) -> tuple[Work]:
     """The work of a child that is forked for this assignment."""
     assignment.arguments = wire.decode_ahead(assignment.payload)
-    return ((assignment, wire.announcement(assignment.run_id, now()), True),)
+    return ((assignment, True),)
 
 
 def works_of_spare(orders: _socket.socket, queue: Queue) -> Iterator[Work]:
@@ -47,7 +45,7 @@ def works_of_spare(orders: _socket.socket, queue: Queue) -> Iterator[Work]:
         of = queue.job_class(class_id) if real else _REHEARSED
         assignment = Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
         assignment.arguments = wire.decode_ahead(payload)
-        yield assignment, wire.announcement(run_id, now()), real
+        yield assignment, real
 
 
 def order(waiting: Waiting) -> bytes:

@@ -177,9 +177,11 @@ class Zygote:
         may_start = bool(self._queue.ready) and self._room() > 0
         if may_start and self._next_fork is None:
             return 0
-        instants = [self._nursery.next_change(), self._children.next_deadline()]
+        instants = [self._children.next_deadline()]
         if may_start:
             instants.append(self._next_fork)
+        if not self._queue.ready:
+            instants.append(self._nursery.next_change())
         if self._outbox.starved:
             instants.append(time.monotonic() + RETRY_SECONDS)
         known = [instant for instant in instants if instant is not None]
@@ -256,6 +258,7 @@ class Zygote:
         memory_limit: int | None,
         main: main_module.MainSource | None,
     ) -> None:
+        self._nursery.dismiss_spares()  # they would lack the class, and must not be inherited
         try:
             job_class = main_module.find_class(module, qualname, main)
             if memory_limit is not None:
@@ -270,6 +273,7 @@ class Zygote:
 
     def _load_main(self, number: int, main: main_module.MainSource | None) -> None:
         """Import the main module, since a pickled argument refers to it."""
+        self._nursery.dismiss_spares()
         try:
             main_module.import_main(main)
         except BaseException as error:
@@ -283,7 +287,6 @@ class Zygote:
         self._children.reap()
         self._children.bury_missing()
         freeze_imports()
-        self._nursery.dismiss_spares()
 
     def _refuse(self, number: int, error: BaseException) -> None:
         self._finish_import()

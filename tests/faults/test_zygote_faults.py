@@ -4,64 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
 
 from job_scheduler.errors import LaunchError
 from job_scheduler.run import RunState
-from tests.conftest import ROOT, eventually, is_alive, lines, zygote_pid
-
-
-@pytest.fixture
-def seeded():
-    """A random generator whose seed is printed, so that a failure can be repeated."""
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 1_000_000))
-    print(f"TEST_SEED={seed}")
-    return random.Random(seed)
-
-
-@pytest.fixture
-def start_caller(tmp_path):
-    """Starts a program of its own that runs jobs, in a process group of its own."""
-    started = []
-
-    def start(code, *arguments, **options):
-        script = tmp_path / f"caller{len(started)}.py"
-        script.write_text(CALLER_PROLOGUE + code)
-        process = subprocess.Popen(
-            [sys.executable, str(script), *map(str, arguments)],
-            stdout=subprocess.PIPE,
-            stderr=options.pop("stderr", subprocess.DEVNULL),
-            text=True,
-            cwd=ROOT,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            start_new_session=True,
-            **options,
-        )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-
-
-CALLER_PROLOGUE = """\
-import os, signal, socket, sys, time
-from job_scheduler import JobScheduler
-from tests.conftest import SAMPLES, eventually, spares_of, zygote_pid
-"""
+from tests.conftest import eventually, is_alive, lines, zygote_pid
 
 
 class TestChildren:
@@ -140,34 +94,9 @@ print(counts(), flush=True)
         assert "Too many open files" in run.stderr
 
 
-@pytest.fixture
-def small_control_group(tmp_path):
-    """A control group whose processes may have 30 MB together; needs a writable one to be in."""
-    group = make_control_group(f"test-{os.getpid()}-{tmp_path.name}", 30_000_000)
-    if group is None:
-        pytest.skip("no control group for memory can be made here")
-    yield group
-    eventually(lambda: not (group / "cgroup.procs").read_text())
-    group.rmdir()
-
-
-def make_control_group(name, most_memory):
-    for root, limit in (
-        ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
-        ("/sys/fs/cgroup", "memory.max"),
-    ):
-        group = Path(root) / name
-        try:
-            group.mkdir()
-            (group / limit).write_text(str(most_memory))
-        except OSError:
-            continue
-        return group
-    return None
-
-
-def test_the_kernel_kills_a_job_for_memory(scheduler, small_control_group):
-    run = scheduler.run("EatMemoryIn", group=str(small_control_group), size=300_000_000)
+def test_the_kernel_kills_a_job_for_memory(scheduler, control_group):
+    group = control_group("memory", 30_000_000)
+    run = scheduler.run("EatMemoryIn", group=group, size=300_000_000)
     assert run.wait(30)
     assert run.exitcode == -signal.SIGKILL
     assert run.error.message.endswith("probably the kernel's out-of-memory killer")

@@ -195,8 +195,10 @@ class Books:
         """End the run, take it out, and have it logged if it failed."""
         submission.line = None
         submission.leave_place()
-        submission.run._ended(how)
-        self.leave(submission)
+        try:
+            submission.run._ended(how)
+        finally:
+            self.leave(submission)
         if how.state is RunState.FAILED:
             do_aside(functools.partial(ending.log_failure, submission.run))
 

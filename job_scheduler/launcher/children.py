@@ -77,9 +77,12 @@ class Children:
         """Have the end of a child wake the zygote; those before are to be reaped unasked."""
         _signal.set_wakeup_fd(self.wake_write, warn_on_full_buffer=False)
         _signal.signal(_signal.SIGCHLD, _ignore)
+        _signal.pthread_sigmask(_signal.SIG_UNBLOCK, (_signal.SIGCHLD,))
 
     def ignore_ends(self) -> None:
         """Set SIGCHLD to its default, so that the children forked now need not do so."""
+        # Blocked first: one that arrives while its handler goes would be complained about.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, (_signal.SIGCHLD,))
         _signal.set_wakeup_fd(-1)
         _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
 
@@ -191,5 +194,7 @@ def _signal_group(pid: int, number: int) -> None:
 def _signal_one(pid: int, number: int) -> None:
     try:
         os.kill(pid, number)
-    except PermissionError:
-        return  # the job has become another user, which only root may signal
+    except (PermissionError, ProcessLookupError):
+        # The job has become another user, which only root may signal; or an imported module
+        # has reaped it.
+        return

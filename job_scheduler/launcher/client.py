@@ -118,8 +118,8 @@ class ZygoteLauncher:
                 f"descriptors (RLIMIT_NOFILE): job {name!r} was not accepted"
             )
         submission = Submission(run, job_class, timeout, packet, attachment)
-        books.enter(submission)
         try:
+            books.enter(submission)
             self._send(submission, line)
         except BaseException:
             books.withdraw(submission)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -44,7 +45,8 @@ class _Popen:
     def __init__(self, run: Run, launcher: Launcher) -> None:
         self._run = run
         self._launcher = launcher
-        self._sentinel_ends: tuple[int, int] | None = None
+        self._sentinel: int | None = None
+        self._writing_ends: list[int] = []  # popping one decides who closes it
 
     @property
     def pid(self) -> int | None:
@@ -72,21 +74,23 @@ class _Popen:
         self._launcher.signal(self._run, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def open_sentinel(self) -> int:
-        self._sentinel_ends = os.pipe()
-        self._run._when_changed(self._close_writing_end)
-        return self._sentinel_ends[0]
+        self._sentinel, writing = os.pipe()
+        self._writing_ends.append(writing)
+        self._run._when_changed(self._close_writing_end_if_ended)
+        return self._sentinel
+
+    def _close_writing_end_if_ended(self) -> None:
+        if self._run.state.ended:
+            self._close_writing_end()
 
     def _close_writing_end(self) -> None:
-        if self._run.state.ended and self._sentinel_ends and self._sentinel_ends[1] >= 0:
-            reading, writing = self._sentinel_ends
-            self._sentinel_ends = (reading, -1)
-            os.close(writing)
+        with contextlib.suppress(IndexError):
+            os.close(self._writing_ends.pop())
 
     def close(self) -> None:
-        if self._sentinel_ends is not None:
-            for descriptor in self._sentinel_ends:
-                if descriptor >= 0:
-                    os.close(descriptor)
-            self._sentinel_ends = None
+        self._close_writing_end()
+        if self._sentinel is not None:
+            os.close(self._sentinel)
+            self._sentinel = None
 
     __del__ = close

@@ -26,7 +26,7 @@ class _Rehearsal:
         pass
 
 
-_REHEARSED = JobClass(_REHEARSAL_CLASS, _Rehearsal, None, None)
+REHEARSED = JobClass(_REHEARSAL_CLASS, _Rehearsal, None, None)
 
 
 def works_of_one(assignment: Assignment) -> tuple[Work]:
@@ -42,7 +42,7 @@ def works_of_spare(orders: _socket.socket, queue: Queue) -> Iterator[Work]:
         real = class_id != _REHEARSAL_CLASS
         if real:
             orders.close()
-        of = queue.job_class(class_id) if real else _REHEARSED
+        of = queue.job_class(class_id) if real else REHEARSED
         assignment = Assignment(run_id, name, of.make, of.memory_limit, payload, memory_file)
         assignment.arguments = wire.decode_ahead(payload)
         yield assignment, real

@@ -25,6 +25,7 @@ from job_scheduler.launcher.outbox import RETRY_SECONDS, Outbox
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Sink, Tail
 from job_scheduler.launcher.work import flush
+from job_scheduler.launcher.works import REHEARSED, order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,6 +48,9 @@ _LONGEST_WAIT = 3600.0
 
 _MOMENT = 0.00015
 """Seconds in which a job that was just given to a spare has begun."""
+
+_LOOK_SECONDS = 1.0
+"""How often to look for children that others may have reaped."""
 
 _FORK_PATIENCE = 10.0
 """Seconds for which it may refuse, with no child running, before the run fails."""
@@ -99,6 +103,11 @@ class Zygote:
         self._queue = Queue()
         self._children = Children(settings["grace"], self._bury)
         self._outbox = Outbox(reports)
+        self._queue.add_class(REHEARSED)
+        self._stage, self._audience = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+        self._rehearsal, _ = wire.pack(
+            wire.RUN, "", REHEARSED.id, "", None, payload=wire.encode({})
+        )
         self._sink = Sink(2)
         self._retired = False  # not to fork any more: runs are handed back
         self._closing = False  # the program said that no run will come
@@ -109,7 +118,8 @@ class Zygote:
         self._poll = select.poll()
         self._watched: set[int] = set()
         wakes = (self._children.wake_read, self._children.wake_write)
-        own = [fd for fd in (control.fileno(), *wakes, caller, self._sink.own) if fd >= 0]
+        stage = (self._stage.fileno(), self._audience.fileno())
+        own = [fd for fd in (control.fileno(), *wakes, caller, self._sink.own, *stage) if fd >= 0]
         self._nursery = Nursery(self._queue, self._children, reports, own, settings["spares"])
 
     def prepare(self, initializer: str | None) -> bool:
@@ -157,6 +167,8 @@ class Zygote:
                 more_requests = self._receive()
             elif descriptor == self._caller:
                 self._lose_caller()
+        if self._retired:
+            self._children.bury_missing()  # a thread that an import has started may reap them
         if self._children.timed:
             self._children.enforce_deadlines(wire.TIMEOUT)
         if self._queue.ready and self._room():
@@ -173,6 +185,24 @@ class Zygote:
         """How many jobs more may run."""
         return self._max_processes - len(self._children.by_run)
 
+    def _rehearse(self) -> None:
+        """Do once what the next run needs, with one that is not real.
+
+        The fork has made all memory shared; what is touched now is not copied when it counts.
+        """
+        if self._queue.ready:
+            return
+        self._stage.send(self._rehearsal)
+        received = wire.receive(self._audience)
+        assert received is not None
+        self._obey(*received)
+        waiting = self._queue.next()
+        assert waiting.of is REHEARSED
+        self._queue.one_started(waiting.of)
+        wire.pass_on(self._stage, order(waiting), None)
+        wire.receive(self._audience)
+        self._queue.one_ended(waiting.of)
+
     def _milliseconds_to_wait(self) -> int | None:
         may_start = bool(self._queue.ready) and self._room() > 0
         if may_start and self._next_fork is None:
@@ -184,6 +214,8 @@ class Zygote:
             instants.append(self._nursery.next_change())
         if self._outbox.starved:
             instants.append(time.monotonic() + RETRY_SECONDS)
+        if self._retired and self._children.by_run:
+            instants.append(time.monotonic() + _LOOK_SECONDS)
         known = [instant for instant in instants if instant is not None]
         if not known:
             return None
@@ -202,6 +234,7 @@ class Zygote:
         if not select.select(waited_for, (), (), _MOMENT)[0]:
             self._nursery.change()
             self._children.reap()  # those that have ended during the fork
+            self._rehearse()
             if self._outbox.waiting:
                 self._flush_outbox()
 

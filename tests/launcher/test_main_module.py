@@ -481,6 +481,36 @@ class TestThreadsInTheZygote:
         assert {run.error.type for run in waiting} == {"JobLost"}
         assert scheduler.run("Threaded", value=1).wait(30)
 
+    def test_its_thread_reaps_the_jobs(self, run_script, tmp_path):
+        (tmp_path / "reaping.py").write_text(
+            "import os, sys, threading, time\n"
+            "from job_scheduler import Job\n"
+            "def reap():\n"
+            "    while True:\n"
+            "        try: os.waitpid(-1, 0)\n"
+            "        except ChildProcessError: time.sleep(0.01)\n"
+            "if 'reaping_not' not in sys.modules:\n"
+            "    threading.Thread(target=reap, daemon=True).start()\n"
+            "class Reaping(Job):\n"
+            "    def process(self): pass\n"
+        )
+        run_script("""
+            import sys, time
+            sys.modules["reaping_not"] = sys
+            from reaping import Reaping
+            from tests.sample_jobs import Sleep
+            from job_scheduler import JobScheduler
+            if __name__ == "__main__":
+                scheduler = JobScheduler(jobs={"Sleep": Sleep, "Reaping": Reaping})
+                runs = [scheduler.run("Sleep", seconds=0.5) for _ in range(5)]
+                long = scheduler.run("Sleep", seconds=60)
+                runs.append(scheduler.run("Reaping"))
+                assert all(run.wait(20) for run in runs), runs
+                long.cancel()
+                assert long.wait(20)
+                assert long.state in ("cancelled", "failed"), long
+        """)
+
     def test_limits_count_what_the_zygote_still_runs(self, make_scheduler, threaded, gate):
         scheduler = make_scheduler(max_processes=3)
         first = scheduler.run("OneAtATime", fifo=gate.path)

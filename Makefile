@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint bench-launch clean
+.PHONY: help demo test flake soak lint bench-launch clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -15,6 +15,9 @@ demo: $(VENV)/.examples ## Show the main job: signed Stripe events, answered at 
 
 test: $(VENV)/.test ## Run all tests
 	$(BIN)/python -m pytest
+
+flake: $(VENV)/.test ## Run all tests 20 times in a row; stops at the first failure
+	for run in $$(seq 20); do $(BIN)/python -m pytest || exit 1; done
 
 lint: $(VENV)/.test ## Check style and types
 	$(BIN)/ruff check .

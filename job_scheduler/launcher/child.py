@@ -11,14 +11,11 @@ import _socket
 import os
 import sys
 from gc import enable as enable_gc
-from marshal import dumps
 from os import _exit, close, dup2, fork, getpid, setsid
 from sys import modules
-from time import time as now
 
 from job_scheduler.launcher import wire
 from job_scheduler.launcher.naming import NAMING
-from job_scheduler.launcher.wire import STARTED
 from job_scheduler.launcher.work import (
     await_result,
     describe_failure,
@@ -70,8 +67,8 @@ def fork_child(  # noqa: C901  # see its docstring
                 close(descriptor)
         # The zygote blocks signals, so one sent to this process meanwhile is delivered here.
         pthread_sigmask(SIG_SETMASK, ())
-        for assignment, real in works:  # none left: a spare that is dismissed
-            announcement = dumps((STARTED, assignment.run_id, now(), getpid()))
+        for assignment, announcement, real in works:  # none left: a spare that is dismissed
+            announcement += getpid().to_bytes(4, "little")
             if real:
                 try:
                     reports.send(announcement)
@@ -81,7 +78,6 @@ def fork_child(  # noqa: C901  # see its docstring
                     # the job to the next one: it must not run here.
                     if not _lives(zygote_pid):
                         _exit(0)
-                NAMING.name = assignment.name
                 if "multiprocessing.process" in modules:
                     NAMING.apply(modules["multiprocessing.process"])
                 if descriptor_limits is not None:

@@ -19,6 +19,7 @@ import time
 from job_scheduler.launcher import wire
 from job_scheduler.launcher.child import fork_child
 from job_scheduler.launcher.children import Child, Children
+from job_scheduler.launcher.naming import NAMING
 from job_scheduler.launcher.queue import Queue, Waiting
 from job_scheduler.launcher.works import order, rehearsal, works_of_one, works_of_spare
 
@@ -38,9 +39,10 @@ _REFUSAL_SECONDS = 5.0
 class _Birth:
     """What one fork needs, made before it."""
 
-    __slots__ = ("kept", "orders", "orders_end", "pid", "stderr", "stderr_end", "works")
+    __slots__ = ("kept", "name", "orders", "orders_end", "pid", "stderr", "stderr_end", "works")
 
     def __init__(self) -> None:
+        self.name = ""
         self.works: Iterable[Work] = ()
         self.kept: int | None = None
         """The one among the descriptors to be closed that this child needs."""
@@ -128,6 +130,11 @@ class Nursery:
 
     # Spares
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether the next run needs no fork."""
+        return bool(self._spares)
+
     def next_change(self) -> float | None:
         """From when to look for a quiet moment, on the monotonic clock; None: not at all."""
         if len(self._spares) < self._wanted:
@@ -181,6 +188,7 @@ class Nursery:
         self._children.ignore_ends()
         try:
             for birth in births:
+                NAMING.name = birth.name
                 birth.pid = fork_child(
                     birth.works,
                     self._reports,
@@ -204,6 +212,7 @@ class Nursery:
     def _prepare(self, waiting: Waiting | None) -> _Birth:
         birth = _Birth()
         if waiting is not None:
+            birth.name = waiting.assignment.name
             birth.kept = waiting.assignment.memory_file
             birth.works = works_of_one(waiting.assignment)
             return birth

@@ -261,6 +261,8 @@ class Zygote:
                 self._lose_caller()
                 return False
             self._obey(*received)
+            if self._queue.ready and self._nursery.has_spare and self._room() > 0:
+                self._start_some(1)  # at once: to look for more requests first would take longer
         return True
 
     def _obey(self, request: Any, memory_file: int | None) -> None:

@@ -25,6 +25,10 @@ SAMPLES = {
 }
 
 
+def pytest_addoption(parser):
+    parser.addoption("--soak", action="store_true", help="run the long forms of tests/soak")
+
+
 def eventually(condition, timeout=20.0, what="the condition"):
     """Wait until the condition holds and return its value; fail after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout

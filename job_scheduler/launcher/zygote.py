@@ -156,6 +156,25 @@ class Zygote:
         Whatever is called here between two forks costs a copied page or two, at 2 µs each: so
         what has nothing to do is not called.
         """
+        more_requests = self._take_events()
+        if self._retired:
+            self._children.bury_missing()  # a thread that an import has started may reap them
+        if self._children.timed:
+            self._children.enforce_deadlines(wire.TIMEOUT)
+        if self._outbox.waiting:  # before the starts, which take longer
+            self._flush_outbox()
+        if self._queue.ready and self._room():
+            # A burst is taken in first: meanwhile its sender waits, and the jobs do not.
+            self._start_some(1 if more_requests else _STARTS_PER_TURN)
+            if self._outbox.waiting:
+                self._flush_outbox()
+        if self._sink.pending or self._sink.watched:
+            self._yield_to_full_sink()
+        if not more_requests and not self._queue.ready:
+            self._see_to_spares()
+
+    def _take_events(self) -> bool:
+        """Wait for something to happen, and see to it; whether there may be more requests."""
         more_requests = False
         for descriptor, event in self._poll.poll(self._milliseconds_to_wait()):
             if descriptor in self._children.by_stderr:
@@ -167,19 +186,7 @@ class Zygote:
                 more_requests = self._receive()
             elif descriptor == self._caller:
                 self._lose_caller()
-        if self._retired:
-            self._children.bury_missing()  # a thread that an import has started may reap them
-        if self._children.timed:
-            self._children.enforce_deadlines(wire.TIMEOUT)
-        if self._queue.ready and self._room():
-            # A burst is taken in first: meanwhile its sender waits, and the jobs do not.
-            self._start_some(1 if more_requests else _STARTS_PER_TURN)
-        if self._outbox.waiting:
-            self._flush_outbox()
-        if self._sink.pending or self._sink.watched:
-            self._yield_to_full_sink()
-        if not more_requests and not self._queue.ready:
-            self._see_to_spares()
+        return more_requests
 
     def _room(self) -> int:
         """How many jobs more may run."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import multiprocessing
 import os
@@ -40,6 +41,7 @@ def start_standard_process(job, **arguments):
 
 
 def call_quietly(job_class, arguments):
+    faulthandler.disable()  # pytest's, which writes to the terminal
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     call_process(job_class, arguments)
 

@@ -1,0 +1,15 @@
+"""Fixtures of tests that have a short form and, with ``--soak``, a long one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.faults.conftest import seeded, start_caller
+
+__all__ = ["seeded", "start_caller"]
+
+
+@pytest.fixture
+def long(request):
+    """Whether to take the time that it needs."""
+    return request.config.getoption("--soak")

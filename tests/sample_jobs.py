@@ -252,6 +252,11 @@ class HoldMemory(Job):
         return len(bytearray(size))
 
 
+class EatMemory(Job):
+    def process(self, size):
+        return len(bytearray(b"x") * size)
+
+
 class EatMemoryIn(Job):
     """Joins a control group, then needs more memory than that may have."""
 

@@ -49,6 +49,8 @@ class Settings:
     """Whether the interpreter's normal exit waits for the jobs, as ``multiprocessing`` does."""
     spares: int = 8
     """How many processes may wait, forked ahead, for the next jobs; fewer do while it is quiet."""
+    spare_seconds: float = 30.0
+    """Seconds without a start after which there is one spare less, down to one."""
     start_timeout: float = 60.0
     """Seconds that the zygote may take to start, or to import a job class."""
 

@@ -119,6 +119,7 @@ def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
         "max_processes": settings.max_processes,
         "grace": settings.grace,
         "spares": settings.spares,
+        "spare_seconds": settings.spare_seconds,
         "initializer": settings.initializer,
         "on_parent_exit": settings.on_parent_exit,
     }

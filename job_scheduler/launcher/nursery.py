@@ -29,9 +29,6 @@ if TYPE_CHECKING:
 
     from job_scheduler.launcher.works import Work
 
-_QUIET_SECONDS = 30.0
-"""After so long without a start there is one spare less, down to one."""
-
 _REFUSAL_SECONDS = 5.0
 """After the system has refused a spare it is not asked for one for so long."""
 
@@ -79,12 +76,14 @@ class Nursery:
         reports: _socket.socket,
         own_descriptors: list[int],
         most_spares: int,
+        spare_seconds: float,
     ) -> None:
         self._queue = queue
         self._children = children
         self._reports = reports
         self._own_descriptors = own_descriptors
         self._most_spares = most_spares
+        self._spare_seconds = spare_seconds
         self._wanted = min(1, most_spares)
         self._spares: list[Child] = []
         self._last_start = time.monotonic()
@@ -139,7 +138,7 @@ class Nursery:
         """From when to look for a quiet moment, on the monotonic clock; None: not at all."""
         if len(self._spares) < self._wanted:
             return self._refused_until
-        return self._last_start + _QUIET_SECONDS if self._wanted > 1 else None
+        return self._last_start + self._spare_seconds if self._wanted > 1 else None
 
     def change(self) -> None:
         """In a quiet moment: one spare more if that is wanted, or one less after a long time."""

@@ -120,7 +120,8 @@ class Zygote:
         wakes = (self._children.wake_read, self._children.wake_write)
         stage = (self._stage.fileno(), self._audience.fileno())
         own = [fd for fd in (control.fileno(), *wakes, caller, self._sink.own, *stage) if fd >= 0]
-        self._nursery = Nursery(self._queue, self._children, reports, own, settings["spares"])
+        limits = settings["spares"], settings["spare_seconds"]
+        self._nursery = Nursery(self._queue, self._children, reports, own, *limits)
 
     def prepare(self, initializer: str | None) -> bool:
         """Run the initializer and report; False if it failed."""

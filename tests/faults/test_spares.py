@@ -128,6 +128,19 @@ def test_the_zygote_rests_when_nothing_is_to_be_done(make_scheduler, spares):
     assert processor_time(zygote_pid(scheduler)) - before < 0.1
 
 
+def test_there_are_fewer_after_a_quiet_time_and_more_again(make_scheduler):
+    scheduler = make_scheduler()
+    settings = (scheduler._dispatcher or scheduler._start())._settings
+    object.__setattr__(settings, "spare_seconds", 0.05)
+    assert all(run.wait(20) for run in [scheduler.run("Noop") for _ in range(20)])
+    eventually(lambda: len(spares_of(scheduler)) > 1)
+    eventually(lambda: len(spares_of(scheduler)) == 1)
+    time.sleep(0.2)
+    assert len(spares_of(scheduler)) == 1
+    assert all(run.wait(20) for run in [scheduler.run("Noop") for _ in range(20)])
+    eventually(lambda: len(spares_of(scheduler)) > 1)
+
+
 def test_spares_that_die_at_once_are_not_forked_again_and_again(
     make_scheduler, tmp_path, monkeypatch
 ):
@@ -172,6 +185,23 @@ print({str(run.error or run.state) for run in runs}, zygote_pid(scheduler) == zy
 """
     )
     assert caller.stdout.readline() == "{'completed'} True\n"
+
+
+def test_little_memory(start_caller):
+    """A job that finds none says so; the others, and the zygote, do their work."""
+    caller = start_caller(
+        """
+import resource
+resource.setrlimit(resource.RLIMIT_DATA, (80_000_000, 80_000_000))
+scheduler = JobScheduler(jobs=SAMPLES)
+small = [scheduler.run("Echo", value=b"x" * 100_000) for _ in range(20)]
+large = [scheduler.run("EatMemory", size=500_000_000) for _ in range(5)]
+small += [scheduler.run("Echo", value=n) for n in range(20)]
+assert all(run.wait(20) for run in small + large)
+print({run.state.value for run in small}, {run.error.type for run in large}, flush=True)
+"""
+    )
+    assert caller.stdout.readline() == "{'completed'} {'MemoryError'}\n"
 
 
 def test_few_processes(start_caller, control_group):

@@ -196,6 +196,8 @@ class ZygoteLauncher:
         submission.line = line
         try:
             line.send(submission.packet, submission.attachment)
+            if submission.cancelled():  # meanwhile: that request may have gone before this one
+                line.tell(wire.STOP, submission.run.id)
         except ConnectionError:
             with self._lock:
                 # Buried before the run was in the books, so nobody else submits it again.
@@ -469,8 +471,6 @@ class ZygoteLauncher:
             return
         try:
             self._send(submission, line)
-            if submission.cancelled():  # its STOP may have gone to the dead zygote
-                line.tell(wire.STOP, submission.run.id)
         except Exception as error:
             self._give_up(submission, error)
 

@@ -66,7 +66,7 @@ def _describe_unknown(name: str, jobs: Mapping[str, Any]) -> str:
     from difflib import get_close_matches
 
     known = [each for each in jobs if isinstance(each, str)]
-    near = get_close_matches(name, known, 1, 0.5)
+    near = get_close_matches(name, known, 1)
     if near:
         return f"no job is registered as {name!r}; did you mean {near[0]!r}?"
     listed = ", ".join(map(repr, sorted(known)[:10])) or "none"

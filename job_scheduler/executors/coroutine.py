@@ -90,6 +90,9 @@ class CoroutineExecutor:
         if task is not None and run._started_at is not None:
             task.cancel()
 
+    def signal(self, run: Run, number: int) -> None:
+        """There is no process to signal."""
+
     def process(self, run: Run) -> None:
         """A coroutine has no process of its own."""
 

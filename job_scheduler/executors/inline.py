@@ -54,6 +54,9 @@ class InlineExecutor:
         """There is nothing left to cancel."""
         return False
 
+    def signal(self, run: Run, number: int) -> None:
+        """There is no process to signal."""
+
     def process(self, run: Run) -> None:
         """There is no process."""
 

@@ -74,6 +74,9 @@ class ThreadExecutor:
                 ending.settle(run, ending.Facts(reason=wire.CANCELLED))
             return True
 
+    def signal(self, run: Run, number: int) -> None:
+        """There is no process to signal."""
+
     def process(self, run: Run) -> None:
         """A thread has no process of its own."""
 

@@ -34,6 +34,7 @@ class Submission:
         "run",
         "sent_signal",
         "timeout",
+        "tries",
     )
 
     def __init__(
@@ -54,6 +55,8 @@ class Submission:
         self.failure: RunError | None = None
         self.load_result: Callable[[], Any] | None = None
         self.sent_signal: int | None = None
+        self.tries = 0
+        """How many processes were killed before they could announce it."""
         self.places: list[Callable[[], None]] = []
         """Gives up its place among the processes that another launcher counts, if it has one."""
 
@@ -143,6 +146,7 @@ class Books:
         self.waiting.pop(run_id, None)
         self.large.discard(run_id)
         submission.run._started(pid, at)
+        self._memory.look(at)
 
     def take_result(self, run_id: str, payload: bytes, problem: OSError | None) -> None:
         submission = self.find(run_id)
@@ -185,11 +189,18 @@ class Books:
                 peak_memory=peak_kilobytes * 1024,
                 cpu_time=cpu_seconds,
                 sent_signal=submission.sent_signal,
-                out_of_memory=os.WIFSIGNALED(status) and self._memory.has_struck(),
             )
+            if ending.is_unexplained_kill(facts.exitcode or 0, reason, facts):
+                facts = facts._replace(out_of_memory=self._memory.has_struck())
             if submission.run.state == RunState.PENDING:  # it ended before it could announce itself
                 submission.run._started(None, at)
         self.end(submission, ending.conclude(facts))
+
+    def never_began(self, run_id: str, status: int | None, reason: str) -> Submission | None:
+        """The submission, if its process was killed before it announced the run."""
+        submission = self.waiting.get(run_id)
+        killed = status is not None and os.WIFSIGNALED(status) and not reason
+        return submission if killed else None
 
     def end(self, submission: Submission, how: Ending) -> None:
         """End the run, take it out, and have it logged if it failed."""

@@ -49,7 +49,9 @@ def fork_child(  # noqa: C901  # see its docstring
     zygote_pid: int,
     descriptor_limits: tuple[int, int] | None,
 ) -> int:
-    """Fork a child for one job; the zygote gets its pid, and in the child this never returns.
+    """Fork a child; the zygote gets its pid, and in the child this never returns.
+
+    It does the one real work among ``works``: the first, or after the rehearsal of a spare.
 
     It is one long function on purpose. After a fork each page that is written to is copied, at
     2 µs, and to call a function or to look at an object writes its reference count: with one

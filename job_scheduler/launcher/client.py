@@ -50,6 +50,9 @@ logger: Final = logging.getLogger("job_scheduler")
 _MOST_DEATHS: Final = 10
 """Zygotes that may die one after the other, no job having started, before runs are given up."""
 
+_MOST_TRIES: Final = 3
+"""Processes that may be killed before they announce a run, before that counts as its end."""
+
 _IMPORT_TRIES: Final = 3
 """Zygotes that may die while they import one class before the class is blamed."""
 
@@ -181,7 +184,7 @@ class ZygoteLauncher:
         """The face of the run's process; waits until it exists."""
         from job_scheduler.launcher.process import JobProcess
 
-        return JobProcess(run, self)
+        return JobProcess(run)
 
     def close(self) -> None:
         """Take no more runs; the zygote leaves when all it accepted have ended."""
@@ -301,8 +304,11 @@ class ZygoteLauncher:
             do_aside(_warn_of_threads)
             self._fallback = SpawnLauncher(self._settings, held=True)
         self._line = None
-        line.tell(wire.HAND_BACK)
-        line.tell(wire.CLOSE)
+        try:
+            line.tell(wire.HAND_BACK)
+            line.tell(wire.CLOSE)
+        except (LaunchError, OSError):
+            line.kill()  # its burial hands its runs over
 
     def _take_handed_back(self, line: Line, run_ids: list[str], last: bool) -> None:
         """Start runs that no zygote will start by a clean exec; count those that it has started."""
@@ -389,7 +395,8 @@ class ZygoteLauncher:
         except OSError as error:  # no descriptor was free: the end of the run counts all the same
             problem, payload = error, b""
         if kind == wire.ENDED:
-            self._books.take_end(payload, *report[1:-1])
+            if not self._try_again(line, *report[1:4]):
+                self._books.take_end(payload, *report[1:-1])
         elif kind == wire.RESULT:
             self._books.take_result(report[1], payload, problem)
         elif kind == wire.FAILURE:
@@ -400,6 +407,18 @@ class ZygoteLauncher:
             if kind == wire.LOADED and report[2]:
                 self._leave_threaded_zygote(line)
             line.take_answer(report[1], (report[:-1], payload))
+
+    def _try_again(self, line: Line, run_id: str, status: int | None, reason: str) -> bool:
+        """Send a run again whose process was killed before it could begin; not for ever."""
+        submission = self._books.never_began(run_id, status, reason)
+        if submission is None or submission.tries >= _MOST_TRIES or submission.cancelled():
+            return False
+        submission.tries += 1
+        try:
+            self._send(submission, line)
+        except Exception as error:
+            self._give_up(submission, error)
+        return True
 
     # When a zygote has died
 

@@ -73,6 +73,11 @@ def judge(facts: Facts) -> tuple[RunState, RunError | None]:
     return RunState.FAILED, RunError("JobExited", f"exited with code {facts.exitcode}")
 
 
+def is_unexplained_kill(exitcode: int, reason: str, facts: Facts) -> bool:
+    """Whether it was killed, and not by us: then the kernel may have done it, for memory."""
+    return exitcode == -9 and not reason and facts.sent_signal != 9
+
+
 def conclude(facts: Facts) -> Ending:
     """The ending that follows from what was seen."""
     state, error = judge(facts)

@@ -118,10 +118,15 @@ class Nursery:
             spare = self._spares.pop()
             assert spare.orders is not None
             try:
-                wire.pass_on(spare.orders, order(waiting), waiting.assignment.memory_file)
-            except OSError:  # it has been killed; its end will be seen
+                memory_file = waiting.assignment.memory_file
+                wire.pass_on(spare.orders, order(waiting), memory_file, _socket.MSG_DONTWAIT)
+            except ConnectionError:  # it has been killed; its end will be seen
                 spare.dismiss()
+                self._refused_until = time.monotonic() + _REFUSAL_SECONDS
                 continue
+            except OSError:  # the system lacks memory for the packet
+                self._spares.append(spare)
+                return None
             spare.dismiss()
             self._children.employ(spare, waiting)
             return spare
@@ -217,12 +222,12 @@ class Nursery:
             return birth
         try:
             ends = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
+            birth.orders, birth.orders_end = ends
+            birth.orders.send(rehearsal(), _socket.MSG_DONTWAIT)
         except OSError:
             birth.close()
             raise
-        birth.orders, birth.orders_end = ends
         birth.kept = birth.orders_end.fileno()
-        birth.orders.send(rehearsal())
         birth.works = works_of_spare(birth.orders_end, self._queue)
         return birth
 

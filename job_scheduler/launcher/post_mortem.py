@@ -17,6 +17,8 @@ _CAUSES: Final = {
     "SIGPIPE": "writing to a pipe that nobody reads",
     "SIGALRM": "an alarm that it had set and did not handle",
     "SIGHUP": "the end of a terminal or session",
+    "SIGSYS": "a system call that is not allowed (seccomp)",
+    "SIGXFSZ": "its limit of file size (RLIMIT_FSIZE)",
 }
 
 
@@ -52,7 +54,7 @@ def _cause(name: str, sent_by_us: bool, out_of_memory: bool) -> str:
     if name == "SIGKILL" and out_of_memory:
         return "probably the kernel's out-of-memory killer"
     if name in ("SIGKILL", "SIGTERM", "SIGINT"):
-        return "sent by something else than this scheduler"
+        return "sent by itself or by something else than this scheduler"
     return f"probably {_CAUSES[name]}" if name in _CAUSES else "cause unknown"
 
 
@@ -73,28 +75,38 @@ def readable_size(size: int) -> str:
 
 
 class OutOfMemoryWatch:
-    """Tells whether the kernel has killed a process for memory since it was asked last.
+    """Tells whether the kernel has killed something for memory lately.
 
     Its counter is that of this program's control group, else that of the whole system; where
     neither can be read, the answer is always no.
     """
 
     def __init__(self) -> None:
-        self._known = _count_kills()
+        paths = (_events_of_control_group(), "/proc/vmstat")
+        self._path = next((path for path in paths if _count_kills(path) is not None), "")
+        self._known = _count_kills(self._path) or 0
+        self._looked_at = 0.0
+
+    def look(self, at: float) -> None:
+        """Forget what was before, at the start of a job; ``at`` is its time, in seconds."""
+        if abs(at - self._looked_at) >= 1:
+            self._looked_at = at
+            self._known = _count_kills(self._path) or 0
 
     def has_struck(self) -> bool:
-        before, self._known = self._known, _count_kills()
-        return self._known > before
+        """Whether it has since; each of its kills explains one death."""
+        struck = (_count_kills(self._path) or 0) > self._known
+        self._known += struck
+        return struck
 
 
-def _count_kills() -> int:
-    for path in (_events_of_control_group(), "/proc/vmstat"):
-        with contextlib.suppress(OSError, ValueError), open(path) as file:
-            for line in file:
-                key, _, value = line.partition(" ")
-                if key == "oom_kill":
-                    return int(value)
-    return 0
+def _count_kills(path: str) -> int | None:
+    with contextlib.suppress(OSError, ValueError), open(path) as file:
+        for line in file:
+            key, _, value = line.partition(" ")
+            if key == "oom_kill":
+                return int(value)
+    return None
 
 
 def _events_of_control_group() -> str:

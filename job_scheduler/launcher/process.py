@@ -9,7 +9,6 @@ import signal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from job_scheduler.launcher.base import Launcher
     from job_scheduler.run import Run
 
 _UNKNOWN_EXIT_CODE = 255
@@ -24,10 +23,10 @@ class JobProcess(multiprocessing.Process):
     first asked for. The process is not a child of this one; its exit code comes by report.
     """
 
-    def __init__(self, run: Run, launcher: Launcher) -> None:
+    def __init__(self, run: Run) -> None:
         super().__init__(name=run.name)
         run._wait_until(lambda: run.pid is not None or run.state.ended, None)
-        self._popen: Any = _Popen(run, launcher)
+        self._popen: Any = _Popen(run)
         self._sentinel: int | None = None
 
     @property
@@ -42,9 +41,8 @@ class JobProcess(multiprocessing.Process):
 class _Popen:
     """What ``multiprocessing.Process`` asks of its start method."""
 
-    def __init__(self, run: Run, launcher: Launcher) -> None:
+    def __init__(self, run: Run) -> None:
         self._run = run
-        self._launcher = launcher
         self._sentinel: int | None = None
         self._writing_ends: list[int] = []  # popping one decides who closes it
 
@@ -67,11 +65,11 @@ class _Popen:
         return self.poll()
 
     def terminate(self) -> None:
-        self._launcher.signal(self._run, signal.SIGTERM)
+        self._run._owner.signal(self._run, signal.SIGTERM)
 
     def kill(self) -> None:
         # Windows has one way only to end a process.
-        self._launcher.signal(self._run, getattr(signal, "SIGKILL", signal.SIGTERM))
+        self._run._owner.signal(self._run, getattr(signal, "SIGKILL", signal.SIGTERM))
 
     def open_sentinel(self) -> int:
         self._sentinel, writing = os.pipe()

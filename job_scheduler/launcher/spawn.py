@@ -148,7 +148,7 @@ class SpawnLauncher:
         with self._lock:
             self._released.set()
             try:
-                for _ in self._runs:
+                for _ in range(len(self._runs)):
                     self._add_thread()
             except RuntimeError as error:
                 self._give_up_ready_ones(error)
@@ -239,7 +239,7 @@ class SpawnLauncher:
         """The face of the run's process; waits until it exists."""
         from job_scheduler.launcher.process import JobProcess
 
-        return JobProcess(run, self)
+        return JobProcess(run)
 
     def close(self) -> None:
         """Take no more runs."""
@@ -261,9 +261,10 @@ class SpawnLauncher:
     def _give_up_ready_ones(self, error: RuntimeError) -> None:
         """Fail the runs that could start, if there is no thread and none to be had for them."""
         while self._queue.ready and not self._threads and not self._outside:
-            run = self._runs.pop(self._queue.next().assignment.run_id)
+            run = self._runs[self._queue.next().assignment.run_id]
             facts = ending.Facts(reason=wire.NO_PROCESS, stderr=str(error))
             run._ended(ending.conclude(facts))
+            del self._runs[run.id]
             do_aside(functools.partial(ending.log_failure, run))
 
     def _work_off(self) -> None:
@@ -307,6 +308,8 @@ class SpawnLauncher:
             return ending.conclude(self._watch(watched, stderr))
         except BaseException:
             watched.kill_group()
+            watched.reap()
+            watched.close()
             raise
 
     def _start(self, run: Run, waiting: Waiting) -> tuple[_Watched, Any]:
@@ -369,7 +372,8 @@ class SpawnLauncher:
             watched.run._started(watched.process.pid, time.time())
         return watched.facts._replace(
             exitcode=code,
-            out_of_memory=code < 0 and self._memory.has_struck(),
+            out_of_memory=ending.is_unexplained_kill(code, watched.reason, watched.facts)
+            and self._memory.has_struck(),
             reason=watched.reason,
             stderr=watched.tail.bytes().decode(errors="replace"),
         )

@@ -43,8 +43,6 @@ FAILURE = 17  # run_id, type, payload: message and traceback
 ENDED = 18  # run_id, wait status or None, reason, peak kB, CPU s, time, payload: stderr's tail
 HANDED_BACK = 19  # whether these are all, payload: ids of runs that will not start here
 
-OF_A_RUN = frozenset({RESULT, FAILURE, ENDED})
-
 # Reasons in ENDED, when it was not the job that decided.
 CANCELLED = "cancelled"
 TIMEOUT = "timeout"

@@ -32,6 +32,12 @@ class _Rehearsal:
 
 REHEARSED = JobClass(_REHEARSAL_CLASS, _Rehearsal, None, None)
 
+REHEARSAL = ("", _REHEARSAL_CLASS, "")
+"""Run, class and job name of what is not real."""
+
+NOTHING = wire.encode({})
+"""Its arguments."""
+
 
 def works_of_one(assignment: Assignment) -> tuple[Work]:
     """The work of a child that is forked for this assignment."""
@@ -62,4 +68,4 @@ def order(waiting: Waiting) -> bytes:
 
 def rehearsal() -> bytes:
     """The packet by which a spare is told to rehearse."""
-    return marshal.dumps((0.0, "", _REHEARSAL_CLASS, "", wire.encode({})))
+    return marshal.dumps((0.0, *REHEARSAL, NOTHING))

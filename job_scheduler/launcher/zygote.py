@@ -25,7 +25,7 @@ from job_scheduler.launcher.outbox import RETRY_SECONDS, Outbox
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 from job_scheduler.launcher.stderr import READ_SIZE, Sink, Tail
 from job_scheduler.launcher.work import flush
-from job_scheduler.launcher.works import REHEARSED, order
+from job_scheduler.launcher.works import NOTHING, REHEARSAL, REHEARSED, order
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ _LOOK_SECONDS = 1.0
 """How often to look for children that others may have reaped."""
 
 _FORK_PATIENCE = 10.0
-"""Seconds for which it may refuse, with no child running, before the run fails."""
+"""Seconds for which it may refuse, with no child running, before waiting runs fail."""
 
 
 def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller: int) -> NoReturn:
@@ -66,6 +66,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     or -1 where the kernel has none.
     """
     gc.disable()
+    control = _renumbered(control)
     NAMING.install()
     faulthandler.enable(file=2)  # in the jobs too: it leads to their own stderr there
     _reset_ignored_signals()
@@ -105,9 +106,7 @@ class Zygote:
         self._outbox = Outbox(reports)
         self._queue.add_class(REHEARSED)
         self._stage, self._audience = _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)
-        self._rehearsal, _ = wire.pack(
-            wire.RUN, "", REHEARSED.id, "", None, payload=wire.encode({})
-        )
+        self._rehearsal, _ = wire.pack(wire.RUN, *REHEARSAL, None, payload=NOTHING)
         self._sink = Sink(2)
         self._retired = False  # not to fork any more: runs are handed back
         self._closing = False  # the program said that no run will come
@@ -164,7 +163,7 @@ class Zygote:
             self._children.enforce_deadlines(wire.TIMEOUT)
         if self._outbox.waiting:  # before the starts, which take longer
             self._flush_outbox()
-        if self._queue.ready and self._room():
+        if self._queue.ready and self._room() > 0:
             # A burst is taken in first: meanwhile its sender waits, and the jobs do not.
             self._start_some(1 if more_requests else _STARTS_PER_TURN)
             if self._outbox.waiting:
@@ -176,7 +175,7 @@ class Zygote:
 
     def _take_events(self) -> bool:
         """Wait for something to happen, and see to it; whether there may be more requests."""
-        more_requests = False
+        requested = False
         for descriptor, event in self._poll.poll(self._milliseconds_to_wait()):
             if descriptor in self._children.by_stderr:
                 self._read_stderr(self._children.by_stderr[descriptor], event)
@@ -184,14 +183,18 @@ class Zygote:
                 os.readv(descriptor, self._buffers)
                 self._children.reap()
             elif descriptor == self._control_descriptor:
-                more_requests = self._receive()
+                requested = True
             elif descriptor == self._caller:
                 self._lose_caller()
-        return more_requests
+        # Last: it may start jobs, whose descriptors may have the numbers of others above.
+        return requested and not self._orphaned and self._receive()
 
     def _room(self) -> int:
         """How many jobs more may run."""
         return self._max_processes - len(self._children.by_run)
+
+    def _may_start(self) -> bool:
+        return self._room() > 0 and (self._finish_orphans or not self._orphaned)
 
     def _rehearse(self) -> None:
         """Do once what the next run needs, with one that is not real.
@@ -200,16 +203,17 @@ class Zygote:
         """
         if self._queue.ready:
             return
-        self._stage.send(self._rehearsal)
-        received = wire.receive(self._audience)
-        assert received is not None
-        self._obey(*received)
-        waiting = self._queue.next()
-        assert waiting.of is REHEARSED
-        self._queue.one_started(waiting.of)
-        wire.pass_on(self._stage, order(waiting), None)
-        wire.receive(self._audience)
-        self._queue.one_ended(waiting.of)
+        try:
+            self._stage.send(self._rehearsal, _socket.MSG_DONTWAIT)
+            received = wire.receive(self._audience)
+            assert received is not None
+            self._obey(*received)
+            waiting = self._queue.next()
+            assert waiting.of is REHEARSED
+            wire.pass_on(self._stage, order(waiting), None, _socket.MSG_DONTWAIT)
+            wire.receive(self._audience)
+        except OSError:  # the system lacks memory for a packet: the next run takes longer, then
+            self._queue.take("")
 
     def _milliseconds_to_wait(self) -> int | None:
         may_start = bool(self._queue.ready) and self._room() > 0
@@ -269,7 +273,7 @@ class Zygote:
                 self._lose_caller()
                 return False
             self._obey(*received)
-            if self._queue.ready and self._nursery.has_spare and self._room() > 0:
+            if self._queue.ready and self._nursery.has_spare and self._may_start():
                 self._start_some(1)  # at once: to look for more requests first would take longer
         return True
 
@@ -439,12 +443,12 @@ class Zygote:
 
     def _bury(self, gone: Child, status: int | None, usage: Any) -> None:
         """Report the end of a child that had a job, before it is taken out of the books."""
-        if gone.of is None:
-            self._nursery.forget(gone)
-            return
         if gone.stderr_open:
             self._read_stderr(gone, select.POLLIN)
             self._watch(gone.stderr, select.POLLIN, wanted=False)
+        if gone.of is None:
+            self._nursery.forget(gone)
+            return
         self._queue.one_ended(gone.of)
         tail = gone.tail.bytes() if gone.tail is not None else b""
         if status is None:
@@ -506,6 +510,16 @@ class Zygote:
             self._sink.write(complaints.encode())
         full = bool(self._outbox.waiting) and not self._outbox.starved
         self._watch(self._outbox.descriptor, select.POLLOUT, full)
+
+
+def _renumbered(given: _socket.socket) -> _socket.socket:
+    """The same socket under a low number: select takes none above 1023, and poll no microseconds.
+
+    It has the number that it had in the program, which may have thousands open.
+    """
+    control = _socket.socket(fileno=os.dup(given.fileno()))
+    given.close()
+    return control
 
 
 def _reset_ignored_signals() -> None:

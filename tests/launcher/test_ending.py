@@ -43,7 +43,7 @@ FAILURE = RunError("ValueError", "bad", "text")
         (
             Facts(exitcode=-9),
             "failed",
-            "JobKilled: killed by SIGKILL, sent by something else than this scheduler",
+            "JobKilled: killed by SIGKILL, sent by itself or by something else than this scheduler",
         ),
         (
             Facts(exitcode=-9, sent_signal=9, out_of_memory=True),
@@ -51,9 +51,9 @@ FAILURE = RunError("ValueError", "bad", "text")
             "JobKilled: killed by SIGKILL, sent by this program",
         ),
         (
-            Facts(exitcode=-25, peak_memory=1234),
+            Facts(exitcode=-28, peak_memory=1234),
             "failed",
-            "JobKilled: killed by SIGXFSZ, 1.2 kB peak, cause unknown",
+            "JobKilled: killed by SIGWINCH, 1.2 kB peak, cause unknown",
         ),
         (
             Facts(exitcode=-24, peak_memory=25_000_000),

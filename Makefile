@@ -27,7 +27,7 @@ lint: $(VENV)/.test ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench-launch: $(VENV)/.bench ## Measure what starting a job costs, beside peers
+bench-launch: $(VENV)/.bench ## Measure what starting a job costs, beside peers (7 minutes)
 	$(BIN)/python benchmarks/launch.py
 
 clean: ## Remove the virtual environment and all caches

@@ -67,6 +67,19 @@ def test_one_that_is_killed_costs_no_run(make_scheduler, tmp_path, seeded):
     assert len(tags) >= sum(run.state == RunState.COMPLETED for run in runs)
 
 
+def test_a_run_whose_spare_dies_before_it_begins_is_given_to_another(scheduler):
+    for pid in grow_spares(scheduler):
+        os.kill(pid, signal.SIGSTOP)
+    stopped = spares_of(scheduler)
+    runs = [scheduler.run("Pid") for _ in range(3)]
+    assert not runs[0].wait(0.2)
+    for pid in stopped:
+        os.kill(pid, signal.SIGKILL)
+    assert all(run.wait(20) for run in runs)
+    assert {str(run.error or run.state) for run in runs} == {"completed"}
+    assert not {run.result[0] for run in runs} & set(stopped)
+
+
 def test_they_leave_with_the_zygote(scheduler):
     spares = grow_spares(scheduler)
     os.kill(zygote_pid(scheduler), signal.SIGKILL)

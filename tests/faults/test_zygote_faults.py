@@ -353,6 +353,51 @@ time.sleep(60)
         assert len(pids) == 2
         eventually(lambda: not any(map(is_alive, pids)))
 
+    def test_killed_while_the_zygote_is_stopped_with_the_order_to_terminate(
+        self, start_caller, tmp_path
+    ):
+        """What waits then is not even begun, spares or not."""
+        log = tmp_path / "log"
+        caller = start_caller(
+            """
+scheduler = JobScheduler(jobs=SAMPLES, on_parent_exit="terminate")
+for _ in range(20):
+    scheduler.run("Log", path=sys.argv[1] + ".warm").wait()
+eventually(lambda: spares_of(scheduler))
+zygote = zygote_pid(scheduler)
+os.kill(zygote, signal.SIGSTOP)
+for n in range(5):
+    scheduler.run("Log", path=sys.argv[1], tag=n)
+print(zygote, flush=True)
+time.sleep(60)
+""",
+            log,
+        )
+        zygote = int(caller.stdout.readline())
+        caller.kill()
+        caller.wait()
+        os.kill(zygote, signal.SIGCONT)
+        eventually(lambda: not is_alive(zygote), what="the zygote's end")
+        assert lines(log) == []
+
+    def test_has_more_descriptors_than_select_takes(self, start_caller):
+        caller = start_caller(
+            """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+kept = [open("/dev/null") for _ in range(1100)]
+scheduler = JobScheduler(jobs=SAMPLES)
+scheduler.run("Noop").wait()
+zygote = zygote_pid(scheduler)
+for _ in range(5):
+    time.sleep(0.02)  # the quiet moment of a spare
+    assert scheduler.run("Noop").wait(20)
+eventually(lambda: spares_of(scheduler))
+print(zygote_pid(scheduler) == zygote, flush=True)
+"""
+        )
+        assert caller.stdout.readline() == "True\n"
+
     def test_stopped_and_continued(self, start_caller, tmp_path):
         log = tmp_path / "log"
         caller = start_caller(

@@ -511,6 +511,23 @@ class TestThreadsInTheZygote:
                 assert long.state in ("cancelled", "failed"), long
         """)
 
+    def test_the_process_of_a_run_that_was_moved(self, make_scheduler, threaded, gate):
+        scheduler = make_scheduler(max_processes=1)
+        first = scheduler.run("Gate", fifo=gate.path)
+        eventually(lambda: first.pid)
+        moved = scheduler.run("Sleep", seconds=60)
+        faces = []
+        asker = threading.Thread(target=lambda: faces.append(moved.process))
+        asker.start()  # waits until the process exists
+        scheduler.jobs["Threaded"] = threaded
+        last = scheduler.run("Threaded", value=1)
+        gate.open()
+        asker.join(30)
+        faces[0].kill()
+        assert moved.wait(20)
+        assert moved.error.message.endswith(", sent by this program")
+        assert last.wait(30)
+
     def test_limits_count_what_the_zygote_still_runs(self, make_scheduler, threaded, gate):
         scheduler = make_scheduler(max_processes=3)
         first = scheduler.run("OneAtATime", fifo=gate.path)

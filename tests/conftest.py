@@ -66,6 +66,21 @@ def spares_of(scheduler):
     return [pid for pid in map(int, children.read_text().split()) if pid not in running]
 
 
+def grow_spares(scheduler, count=8):
+    """Run bursts until so many spares are kept, and return them; they know Noop and Pid."""
+    deadline = time.monotonic() + 30
+    while True:
+        for run in [scheduler.run(job) for job in ("Noop", "Pid") for _ in range(20)]:
+            assert run.wait(20)
+        settled = time.monotonic() + 1
+        while time.monotonic() < settled:
+            spares = spares_of(scheduler)
+            if len(spares) == count:
+                return spares
+            time.sleep(0.005)
+        assert time.monotonic() < deadline, f"there are {len(spares)} spares, not {count}"
+
+
 class FifoGate:
     """What ``Gate`` jobs wait for."""
 

@@ -11,20 +11,13 @@ from pathlib import Path
 import pytest
 
 from job_scheduler.run import RunState
-from tests.conftest import eventually, is_alive, lines, spares_of, zygote_pid
+from tests.conftest import eventually, grow_spares, is_alive, lines, spares_of, zygote_pid
 
 
 def processor_time(pid):
     """Seconds that a process and its ended children have used."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
-
-
-def grow_spares(scheduler, count=8):
-    """Run enough at once that so many spares are kept; they know Noop and Pid."""
-    for run in [scheduler.run(job) for job in ("Noop", "Pid") for _ in range(10)]:
-        assert run.wait(20)
-    return eventually(lambda: len(spares_of(scheduler)) == count and spares_of(scheduler))
 
 
 def test_each_takes_one_job_only(scheduler):
@@ -34,7 +27,7 @@ def test_each_takes_one_job_only(scheduler):
     pids = {run.result[0] for run in runs}
     assert len(pids) == 8
     assert pids & set(waiting)
-    eventually(lambda: len(spares_of(scheduler)) == 8)
+    grow_spares(scheduler)
 
 
 def test_there_are_none_if_none_are_wanted(make_scheduler):
@@ -134,8 +127,7 @@ def test_the_zygote_rests_while_all_places_are_taken(make_scheduler, gate):
 @pytest.mark.parametrize("spares", [0, 8])
 def test_the_zygote_rests_when_nothing_is_to_be_done(make_scheduler, spares):
     scheduler = make_scheduler(spares=spares)
-    assert all(run.wait(20) for run in [scheduler.run("Noop") for _ in range(20)])
-    eventually(lambda: len(spares_of(scheduler)) == spares)
+    grow_spares(scheduler, spares)
     before = processor_time(zygote_pid(scheduler))
     time.sleep(1)
     assert processor_time(zygote_pid(scheduler)) - before < 0.1
@@ -145,13 +137,11 @@ def test_there_are_fewer_after_a_quiet_time_and_more_again(make_scheduler):
     scheduler = make_scheduler()
     settings = (scheduler._dispatcher or scheduler._start())._settings
     object.__setattr__(settings, "spare_seconds", 0.05)
-    assert all(run.wait(20) for run in [scheduler.run("Noop") for _ in range(20)])
-    eventually(lambda: len(spares_of(scheduler)) > 1)
-    eventually(lambda: len(spares_of(scheduler)) == 1)
+    for _ in range(2):
+        assert all(run.wait(20) for run in [scheduler.run("Noop") for _ in range(50)])
+        eventually(lambda: len(spares_of(scheduler)) == 1)
     time.sleep(0.2)
     assert len(spares_of(scheduler)) == 1
-    assert all(run.wait(20) for run in [scheduler.run("Noop") for _ in range(20)])
-    eventually(lambda: len(spares_of(scheduler)) > 1)
 
 
 def test_spares_that_die_at_once_are_not_forked_again_and_again(

@@ -66,7 +66,7 @@ def counts():
 runs = [scheduler.run("Echo", value=b"x" * 100_000) for _ in range(20)]
 scheduler.run("Raise", kind="x").wait()
 assert all(run.wait(30) for run in runs)
-eventually(lambda: len(spares_of(scheduler)) == 8)
+grow_spares(scheduler)
 time.sleep(0.2)  # until the last of them is settled
 before = counts()
 runs = [scheduler.run("Echo", value=b"x" * 100_000) for _ in range(100)]

@@ -82,7 +82,7 @@ def work(count):
         runs = [scheduler.run("Noop") for _ in range(500)]
         assert all(run.wait(60) for run in runs)
         assert {str(run.state) for run in runs} == {"completed"}
-    eventually(lambda: len(spares_of(scheduler)) == 8)
+    grow_spares(scheduler)
     time.sleep(0.3)
 work(2000)
 pids = os.getpid(), zygote_pid(scheduler)

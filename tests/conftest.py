@@ -150,3 +150,20 @@ def run_script(tmp_path):
         return done
 
     return run
+
+
+@pytest.fixture
+def write_module(tmp_path):
+    """Writes a module with a job class that does this wherever it is not imported by the test."""
+
+    def write(name, elsewhere, result="None"):
+        class_name = name.title().replace("_", "")
+        (tmp_path / f"{name}.py").write_text(
+            "import os, signal, sys, time\n"
+            "from job_scheduler import Job\n"
+            f"class {class_name}(Job):\n"
+            f"    def process(self): return {result}\n"
+            f"if '{name}_allowed' not in sys.modules: {elsewhere}\n"
+        )
+
+    return write

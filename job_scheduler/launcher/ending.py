@@ -100,12 +100,7 @@ def lost(message: str) -> Ending:
 
 def settle(run: Run, facts: Facts) -> None:
     """End the run with its outcome, then log it if it failed."""
-    finish(run, conclude(facts))
-
-
-def finish(run: Run, ending: Ending) -> None:
-    """End the run, then log it if it failed."""
-    run._ended(ending)
+    run._ended(conclude(facts))
     log_failure(run)
 
 

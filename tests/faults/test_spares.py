@@ -86,19 +86,13 @@ def test_they_leave_after_a_shutdown(scheduler):
     eventually(lambda: not any(map(is_alive, [zygote, *spares])))
 
 
-def test_they_leave_although_an_import_has_forked(make_scheduler, tmp_path, monkeypatch):
+def test_they_leave_although_an_import_has_forked(
+    make_scheduler, tmp_path, monkeypatch, write_module
+):
     """What a module forks when it is imported inherits nothing that holds a spare."""
-    (tmp_path / "forking.py").write_text(
-        "import os, sys, time\n"
-        "from job_scheduler import Job\n"
-        "class Forking(Job):\n"
-        "    def process(self): return stranger\n"
-        "if 'forking_not' not in sys.modules:\n"
-        "    stranger = os.fork()\n"
-        "    while not stranger: time.sleep(60)\n"
-    )
+    write_module("forking", "stranger = os.fork() or time.sleep(60)", result="stranger")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(sys.modules, "forking_not", os)
+    monkeypatch.setitem(sys.modules, "forking_allowed", os)
     import forking
 
     scheduler = make_scheduler()
@@ -152,18 +146,11 @@ def keeps_one_spare(scheduler):
 
 
 def test_spares_that_die_at_once_are_not_forked_again_and_again(
-    make_scheduler, tmp_path, monkeypatch
+    make_scheduler, tmp_path, monkeypatch, write_module
 ):
-    (tmp_path / "deadly_fork.py").write_text(
-        "import os, sys\n"
-        "from job_scheduler import Job\n"
-        "class DeadlyFork(Job):\n"
-        "    def process(self): pass\n"
-        "if 'deadly_fork_not' not in sys.modules:\n"
-        "    os.register_at_fork(after_in_child=lambda: os._exit(5))\n"
-    )
+    write_module("deadly_fork", "os.register_at_fork(after_in_child=lambda: os._exit(5))")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(sys.modules, "deadly_fork_not", os)
+    monkeypatch.setitem(sys.modules, "deadly_fork_allowed", os)
     import deadly_fork
 
     scheduler = make_scheduler()

@@ -231,21 +231,16 @@ class TestZygote:
         assert second.wait(20)
         assert second.result == "second"
 
-    def test_imports_what_takes_its_signals(self, start_caller, tmp_path):
-        (tmp_path / "grabs.py").write_text(
-            "import signal, sys, time\n"
-            "from job_scheduler import Job\n"
-            "class Grabs(Job):\n"
-            "    def process(self): pass\n"
-            "if 'grabs_not' not in sys.modules:\n"
-            "    signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-            "    signal.set_wakeup_fd(-1)\n"
-            "    time.sleep(0.5)\n"
+    def test_imports_what_takes_its_signals(self, start_caller, tmp_path, write_module):
+        write_module(
+            "grabs",
+            "signal.signal(signal.SIGCHLD, signal.SIG_IGN); signal.set_wakeup_fd(-1); "
+            "time.sleep(0.5)",
         )
         caller = start_caller(
             """
 sys.path.insert(0, sys.argv[1])
-sys.modules["grabs_not"] = sys
+sys.modules["grabs_allowed"] = sys
 from grabs import Grabs
 scheduler = JobScheduler(jobs={**SAMPLES, "Grabs": Grabs}, max_processes=3)
 unseen, seen, short = [scheduler.run("Sleep", seconds=s) for s in (0.2, 1.2, 0)]
@@ -261,21 +256,12 @@ print(seen.state, last.state, flush=True)
         assert caller.stdout.readline().startswith("JobLost: its end was not seen")
         assert caller.stdout.readline() == "completed completed\n"
 
-    def test_dies_while_a_stranger_holds_its_sockets(self, start_caller, tmp_path):
-        (tmp_path / "forks.py").write_text(
-            "import os, sys, time\n"
-            "from job_scheduler import Job\n"
-            "class Forks(Job):\n"
-            "    def process(self): return left\n"
-            "left = 0\n"
-            "if 'forks_not' not in sys.modules:\n"
-            "    left = os.fork()\n"
-            "    while not left: time.sleep(60)\n"
-        )
+    def test_dies_while_a_stranger_holds_its_sockets(self, start_caller, tmp_path, write_module):
+        write_module("forks", "stranger = os.fork() or time.sleep(60)", result="stranger")
         caller = start_caller(
             """
 sys.path.insert(0, sys.argv[1])
-sys.modules["forks_not"] = sys
+sys.modules["forks_allowed"] = sys
 from forks import Forks
 scheduler = JobScheduler(jobs={**SAMPLES, "Forks": Forks})
 run = scheduler.run("Forks")
@@ -599,15 +585,9 @@ print({run.result for run in large}, flush=True)
         assert caller.stdout.readline() == "{(128, 1024)}\n"
         assert caller.wait(20) == 0
 
-    def test_calls_run_in_a_signal_handler(self, start_caller, tmp_path):
+    def test_calls_run_in_a_signal_handler(self, start_caller, tmp_path, write_module):
         """Also while the same thread waits for a zygote to start, or for an import."""
-        (tmp_path / "slow.py").write_text(
-            "import sys, time\n"
-            "from job_scheduler import Job\n"
-            "class Slow(Job):\n"
-            "    def process(self): return 'slow'\n"
-            "if 'slow_allowed' not in sys.modules: time.sleep(0.6)\n"
-        )
+        write_module("slow", "time.sleep(0.6)", result="'slow'")
         (tmp_path / "starting.py").write_text("import time\ndef slowly(): time.sleep(0.6)\n")
         caller = start_caller(
             """
@@ -684,15 +664,9 @@ assert all(run.wait(20) for run in runs)
         assert caller.stdout.read() == "handled failed\n" * 2
         assert caller.wait(20) == 0
 
-    def test_asks_for_one_key_twice_at_once(self, start_caller, tmp_path):
+    def test_asks_for_one_key_twice_at_once(self, start_caller, tmp_path, write_module):
         """Only a signal handler can; there is never a second run."""
-        (tmp_path / "slow.py").write_text(
-            "import sys, time\n"
-            "from job_scheduler import Job\n"
-            "class Slow(Job):\n"
-            "    def process(self): pass\n"
-            "if 'slow_allowed' not in sys.modules: time.sleep(0.6)\n"
-        )
+        write_module("slow", "time.sleep(0.6)")
         caller = start_caller(
             """
 sys.path.insert(0, sys.argv[1])
@@ -751,14 +725,8 @@ print(run.result, flush=True)
         )
         assert caller.stdout.readline() == "([], True, True, True)\n"
 
-    def test_is_interrupted_while_a_class_is_imported(self, start_caller, tmp_path):
-        (tmp_path / "slow.py").write_text(
-            "import sys, time\n"
-            "from job_scheduler import Job\n"
-            "class Slow(Job):\n"
-            "    def process(self): return 'slow'\n"
-            "if 'slow_allowed' not in sys.modules: time.sleep(1)\n"
-        )
+    def test_is_interrupted_while_a_class_is_imported(self, start_caller, tmp_path, write_module):
+        write_module("slow", "time.sleep(1)", result="'slow'")
         caller = start_caller(
             """
 sys.path.insert(0, sys.argv[1])

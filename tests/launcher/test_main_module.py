@@ -36,22 +36,6 @@ SCRIPT = """
 """
 
 
-@pytest.fixture
-def write_module(tmp_path):
-    """Writes a module with a job class that does this wherever it is not imported by the test."""
-
-    def write(name, elsewhere):
-        (tmp_path / f"{name}.py").write_text(
-            "import os, sys, time\n"
-            "from job_scheduler import Job\n"
-            f"class {name.capitalize()}(Job):\n"
-            "    def process(self): pass\n"
-            f"if '{name}_allowed' not in sys.modules: {elsewhere}\n"
-        )
-
-    return write
-
-
 @pytest.mark.parametrize("start_method", ["zygote", "spawn"])
 @pytest.mark.parametrize(("name", "module"), [("script.py", False), ("pack/age.py", True)])
 def test_a_class_in_the_program_itself(run_script, start_method, name, module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -49,9 +50,20 @@ def lines(path):
 def is_alive(pid):
     """Whether a process of this id exists and is no zombie."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+        return state_of(pid) != "Z"
     except FileNotFoundError:
         return False
+
+
+def state_of(pid):
+    """A letter as in ps(1): "Z" for a zombie, "T" for a stopped process."""
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+
+def freeze(pid):
+    """Stop a process, and wait until it stands: a signal is only on its way at first."""
+    os.kill(pid, signal.SIGSTOP)
+    eventually(lambda: state_of(pid) == "T", what=f"the stop of {pid}")
 
 
 def zygote_pid(scheduler):

@@ -55,7 +55,7 @@ def start_caller(tmp_path):
 CALLER_PROLOGUE = """\
 import os, signal, socket, sys, time
 from job_scheduler import JobScheduler
-from tests.conftest import SAMPLES, eventually, grow_spares, spares_of, zygote_pid
+from tests.conftest import SAMPLES, eventually, freeze, grow_spares, spares_of, zygote_pid
 """
 
 

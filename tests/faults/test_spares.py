@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from job_scheduler.run import RunState
-from tests.conftest import eventually, grow_spares, is_alive, lines, spares_of, zygote_pid
+from tests.conftest import (
+    eventually,
+    freeze,
+    grow_spares,
+    is_alive,
+    lines,
+    spares_of,
+    zygote_pid,
+)
 
 
 def processor_time(pid):
@@ -62,7 +70,7 @@ def test_one_that_is_killed_costs_no_run(make_scheduler, tmp_path, seeded):
 
 def test_a_run_whose_spare_dies_before_it_begins_is_given_to_another(scheduler):
     for pid in grow_spares(scheduler):
-        os.kill(pid, signal.SIGSTOP)
+        freeze(pid)
     stopped = spares_of(scheduler)
     runs = [scheduler.run("Pid") for _ in range(3)]
     assert not runs[0].wait(0.2)

@@ -15,7 +15,7 @@ import pytest
 
 from job_scheduler.errors import LaunchError
 from job_scheduler.run import RunState
-from tests.conftest import eventually, is_alive, lines, zygote_pid
+from tests.conftest import eventually, freeze, is_alive, lines, zygote_pid
 
 
 class TestChildren:
@@ -113,7 +113,7 @@ class TestZygote:
         waiting = [scheduler.run("Log", path=str(log), tag=str(n)) for n in range(20)]
         cancelled = scheduler.run("Noop")
         first = zygote_pid(scheduler)
-        os.kill(first, signal.SIGSTOP)  # so that the cancellation is still under way
+        freeze(first)  # so that the cancellation is still under way
         cancelled.cancel()
         with caplog.at_level(logging.WARNING, "job_scheduler"):
             os.kill(first, signal.SIGKILL)
@@ -203,7 +203,7 @@ class TestZygote:
         scheduler = make_scheduler(max_processes=1)
         scheduler.run("Noop").wait()
         scheduler._dispatcher._launcher._settings = scheduler._dispatcher._settings
-        os.kill(zygote_pid(scheduler), signal.SIGSTOP)
+        freeze(zygote_pid(scheduler))
         waiting = scheduler.run("Noop")
         object.__setattr__(
             scheduler._dispatcher._settings, "initializer", "tests.sample_jobs:broken_initializer"
@@ -351,7 +351,7 @@ for _ in range(20):
     scheduler.run("Log", path=sys.argv[1] + ".warm").wait()
 eventually(lambda: spares_of(scheduler))
 zygote = zygote_pid(scheduler)
-os.kill(zygote, signal.SIGSTOP)
+freeze(zygote)
 for n in range(5):
     scheduler.run("Log", path=sys.argv[1], tag=n)
 print(zygote, flush=True)
@@ -398,7 +398,7 @@ print({str(run.state) for run in runs}, flush=True)
             log,
         )
         assert caller.stdout.readline() == "accepted\n"
-        os.kill(caller.pid, signal.SIGSTOP)
+        freeze(caller.pid)
         time.sleep(0.5)
         os.kill(caller.pid, signal.SIGCONT)
         assert caller.stdout.readline() == "{'completed'}\n"

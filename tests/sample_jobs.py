@@ -364,6 +364,17 @@ class Initialized(Job):
         return os.environ.get("INITIALIZED_BY")
 
 
+class Noticed(Job):
+    """Leaves a line when an object of it is no more."""
+
+    def __del__(self):
+        with open(os.environ["NOTICED_LOG"], "a") as file:
+            print(os.getpid(), file=file)
+
+    def process(self):
+        return os.getpid()
+
+
 def endless_initializer():
     time.sleep(600)
 

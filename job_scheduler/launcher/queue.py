@@ -85,13 +85,15 @@ class Queue:
     def __init__(self) -> None:
         self._classes: dict[int, JobClass] = {}
         self._accepted = 0
+        self.latest: JobClass
+        """The class that was added or started last: the next run is likely of it too."""
         self.ready: dict[JobClass, None] = {}
         """The classes of which a run could start now; empty means that there is none."""
         self.memory_files: set[int] = set()
         """The descriptors of large arguments that wait with their runs."""
 
     def add_class(self, job_class: JobClass) -> None:
-        self._classes[job_class.id] = job_class
+        self._classes[job_class.id] = self.latest = job_class
 
     def job_class(self, class_id: int) -> JobClass:
         return self._classes[class_id]
@@ -124,6 +126,7 @@ class Queue:
 
     def one_started(self, of: JobClass) -> None:
         of.running += 1
+        self.latest = of
         self._judge(of)
 
     def one_ended(self, of: JobClass) -> None:

@@ -10,7 +10,9 @@ from __future__ import annotations
 import marshal
 from time import time as now
 
+from job_scheduler.job import Job
 from job_scheduler.launcher import wire
+from job_scheduler.launcher.importing import maker_of, touch
 from job_scheduler.launcher.naming import NAMING
 from job_scheduler.launcher.queue import Assignment, JobClass, Queue, Waiting
 
@@ -25,15 +27,15 @@ _REHEARSAL_CLASS = 0
 """The id of a class that no program gives; its runs are not real."""
 
 
-class _Rehearsal:
+class _Rehearsal(Job):
     def process(self) -> None:
         pass
 
 
-REHEARSED = JobClass(_REHEARSAL_CLASS, _Rehearsal, None, None)
+REHEARSED = JobClass(_REHEARSAL_CLASS, maker_of(_Rehearsal), None, None)
 
-REHEARSAL = ("", _REHEARSAL_CLASS, "")
-"""Run, class and job name of what is not real."""
+REHEARSAL = ("0" * 32, _REHEARSAL_CLASS, "rehearsal")
+"""Run, class and job name of what is not real, of the size of what is."""
 
 NOTHING = wire.encode({})
 """Its arguments."""
@@ -57,6 +59,7 @@ def works_of_spare(orders: _socket.socket, queue: Queue) -> Iterator[Work]:
         assignment.arguments = wire.decode_ahead(payload)
         NAMING.name = name
         yield assignment, wire.announcement(run_id, at), real
+        touch(queue.latest.make)
 
 
 def order(waiting: Waiting) -> bytes:

@@ -213,7 +213,7 @@ class Zygote:
             wire.pass_on(self._stage, order(waiting), None, _socket.MSG_DONTWAIT)
             wire.receive(self._audience)
         except OSError:  # the system lacks memory for a packet: the next run takes longer, then
-            self._queue.take("")
+            self._queue.take(REHEARSAL[0])
 
     def _milliseconds_to_wait(self) -> int | None:
         may_start = bool(self._queue.ready) and self._room() > 0

@@ -225,3 +225,15 @@ print({str(run.error or run.state) for run in runs}, flush=True)
     )
     assert caller.stdout.readline() == "{'completed'}\n"
     assert caller.wait(20) == 0
+
+
+def test_the_rehearsal_makes_no_job_that_could_notice_it(make_scheduler, tmp_path, monkeypatch):
+    log = tmp_path / "log"
+    monkeypatch.setenv("NOTICED_LOG", str(log))
+    scheduler = make_scheduler()
+    runs = []
+    for _ in range(3):
+        runs.append(scheduler.run("Noticed"))
+        assert runs[-1].wait(20)
+        grow_spares(scheduler)
+    assert lines(log) == [str(run.result) for run in runs]

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test flake soak lint bench-launch clean
+.PHONY: help demo test flake soak lint bench-launch bench-cron clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ lint: $(VENV)/.test ## Check style and types
 
 bench-launch: $(VENV)/.bench ## Measure what starting a job costs, beside peers (7 minutes)
 	$(BIN)/python benchmarks/launch.py
+
+bench-cron: $(VENV)/.bench ## Measure the search for the next instant, beside peers (1 minute)
+	$(BIN)/python benchmarks/cron.py
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

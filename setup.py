@@ -13,6 +13,9 @@ assert VERSION is not None
 
 EXAMPLES = ["flask>=3.0", "stripe>=11", "gunicorn>=22"]
 BENCH = [
+    "apscheduler>=3.11,<4",
+    "croniter>=6.0",
+    "cronsim>=2.7",
     "flask>=3.0",
     "loky>=3.4",
     "pebble>=5.0",
@@ -23,6 +26,8 @@ BENCH = [
 ]
 TEST = [
     *EXAMPLES,
+    "croniter>=6.0",
+    "cronsim>=2.7",
     "hypothesis>=6.100",
     "mypy>=1.10",
     "pytest>=8",
@@ -30,6 +35,7 @@ TEST = [
     "pytest-xdist>=3.5",
     "ruff>=0.6",
     "setuptools>=70.1",  # builds the package in a test, without a network
+    "tzdata>=2026.1; sys_platform == 'win32'",
 ]
 
 setup(
@@ -43,7 +49,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["job_scheduler", "job_scheduler.*"]),
     package_data={"job_scheduler": ["py.typed"]},
-    install_requires=[],
+    install_requires=["pytimeparse>=1.1.10"],
     extras_require={"examples": EXAMPLES, "test": TEST, "bench": BENCH, "all": TEST},
     classifiers=[
         "Development Status :: 3 - Alpha",

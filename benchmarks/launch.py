@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -20,25 +18,10 @@ from launching.peers.base import IN_FLIGHT
 from launching.programs import MeasurementError, adopt_orphans, leave_by_exception_on_signals
 from launching.rounds import run_rounds
 from launching.rows import ROWS, NotInstalledError, UnknownNameError, choose
+from machine import machine
 
 _SECONDS = 0.4
 _SECONDS_QUICK = 0.1
-
-
-def machine() -> dict[str, str]:
-    """What the figures depend on."""
-    cpu = platform.processor() or "unknown"
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            cpu = line.partition(":")[2].strip()
-            break
-    return {
-        "CPU": cpu,
-        "cores": str(len(os.sched_getaffinity(0))),
-        "kernel": f"{platform.system()} {platform.release()}",
-        "Python": f"{platform.python_implementation()} {platform.python_version()}",
-        "load before": f"{os.getloadavg()[0]:.1f}",
-    }
 
 
 def _show_progress(text: str) -> None:

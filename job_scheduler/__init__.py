@@ -17,14 +17,20 @@ if TYPE_CHECKING:
     from job_scheduler.job import Job as Job
     from job_scheduler.job_scheduler import JobScheduler as JobScheduler
     from job_scheduler.run import Run as Run
+    from job_scheduler.triggers import Cron as Cron
+    from job_scheduler.triggers import Interval as Interval
+    from job_scheduler.triggers import Once as Once
 
 __version__ = "0.1.0"
 
-__all__ = ["Job", "JobScheduler", "Run"]
+__all__ = ["Cron", "Interval", "Job", "JobScheduler", "Once", "Run"]
 
 _HOME = {
+    "Cron": "job_scheduler.triggers",
+    "Interval": "job_scheduler.triggers",
     "Job": "job_scheduler.job",
     "JobScheduler": "job_scheduler.job_scheduler",
+    "Once": "job_scheduler.triggers",
     "Run": "job_scheduler.run",
 }
 

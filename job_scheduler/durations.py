@@ -1,31 +1,64 @@
-"""The rule for lengths of time: a number is seconds, a ``timedelta`` is itself."""
+"""The rule for lengths of time: a number is seconds, a string carries its unit."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 from threading import TIMEOUT_MAX
+from typing import Final
 
 from job_scheduler.errors import InvalidOptionError
 
+LONGEST: Final = timedelta(days=365_000)
+"""A thousand years: what is longer is a slip, and would leave the calendar of ``datetime``."""
 
-def parse_duration(value: float | timedelta, what: str = "duration") -> timedelta:
+_FORMS: Final = (
+    "give a number with its unit, as in '30s', '2h32m' or '1.5 days', a colon form, as in '16:00', "
+    "which is 16 minutes, a number of seconds, or a timedelta"
+)
+
+
+def parse_duration(
+    value: float | str | timedelta, what: str = "duration", *, zero: bool = False
+) -> timedelta:
     """Turn a duration into a ``timedelta``; ``what`` names it in the error.
 
-    Raises ``InvalidOptionError`` (a ``ValueError``) for what is not a finite length of time above
-    zero.
+    A number is seconds. A string is what ``pytimeparse`` reads, and carries its unit or its
+    colons: ``"1s"``, ``"2h32m"``, ``"1.24 days"``, ``"16:00"`` (16 minutes). With ``zero``,
+    nothing at all is a duration too.
+
+    Raises ``InvalidOptionError`` (a ``ValueError``) for what cannot be read, what is negative,
+    and what is longer than a thousand years.
     """
     if isinstance(value, timedelta):
         duration = value
+    elif isinstance(value, str):
+        duration = _timedelta(_parse(value, what), value, what)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        try:
-            duration = timedelta(seconds=value)
-        except (ValueError, OverflowError):
-            raise InvalidOptionError(f"{what} is {value!r}; it must be a finite number") from None
+        duration = _timedelta(value, value, what)
     else:
-        raise InvalidOptionError(f"{what} is {value!r}; give seconds or a timedelta")
-    if duration <= timedelta(0):
-        raise InvalidOptionError(f"{what} is {value!r}; it must be more than zero")
+        raise InvalidOptionError(f"{what} is {value!r}; {_FORMS}")
+    if duration < timedelta(0) or not (duration or zero):
+        least = "zero or more" if zero else "more than zero"
+        raise InvalidOptionError(f"{what} is {value!r}; it must be {least}")
+    if duration > LONGEST:
+        raise InvalidOptionError(f"{what} is {value!r}; a thousand years is the most")
     return duration
+
+
+def _parse(text: str, what: str) -> float:
+    from pytimeparse.timeparse import timeparse
+
+    seconds = timeparse(text) if text.isascii() else None
+    if seconds is None:
+        raise InvalidOptionError(f"{what} is {text!r}, which cannot be read; {_FORMS}")
+    return seconds
+
+
+def _timedelta(seconds: float, value: object, what: str) -> timedelta:
+    try:
+        return timedelta(seconds=seconds)
+    except (ValueError, OverflowError):
+        raise InvalidOptionError(f"{what} is {value!r}; it must be a finite number") from None
 
 
 def seconds_to_wait(
@@ -43,3 +76,26 @@ def seconds_to_wait(
     if seconds < 0 and not negative:
         raise InvalidOptionError(f"{what} is {value!r}; it must be zero or more")
     return float(max(0, min(seconds, TIMEOUT_MAX)))
+
+
+_UNITS: Final = (("day", 86_400), ("hour", 3_600), ("minute", 60))
+
+
+def describe_duration(duration: timedelta) -> str:
+    """A length of time in words: ``"1 hour 30 minutes"``."""
+    left = duration.days * 86_400 + duration.seconds
+    words = []
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count:
+            words.append(count_of(count, unit))
+    if duration.microseconds:
+        words.append(f"{left + duration.microseconds / 1e6:g} seconds")
+    elif left or not words:
+        words.append(count_of(left, "second"))
+    return " ".join(words)
+
+
+def count_of(count: int, thing: str) -> str:
+    """``"1 hour"``, ``"2 hours"``."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"

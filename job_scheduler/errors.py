@@ -8,6 +8,7 @@
     ├── DuplicateJobError    (ValueError)
     ├── ArgumentsError       (TypeError)
     ├── InvalidOptionError   (ValueError)
+    │   └── InvalidCronError
     ├── JobImportError       (ImportError)
     ├── LaunchError          (RuntimeError)
     ├── QueueFullError       (RuntimeError)
@@ -41,6 +42,27 @@ class ArgumentsError(SchedulerError, TypeError):
 
 class InvalidOptionError(SchedulerError, ValueError):
     """A setting has a value that it cannot have."""
+
+
+class InvalidCronError(InvalidOptionError):
+    """A cron expression cannot be read, or names a date that does not exist.
+
+    ``field`` is the name of the field, ``value`` the part of it that is wrong, and ``position``
+    how many characters stand before that; None where the whole is wrong.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        field: str | None = None,
+        position: int | None = None,
+        value: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.field = field
+        self.position = position
+        self.value = value
 
 
 class JobImportError(SchedulerError, ImportError):

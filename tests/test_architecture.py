@@ -16,8 +16,8 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "job_scheduler"
 
 TIERS = [
-    {"errors", "durations"},
-    {"job", "registry", "target"},
+    {"errors", "durations", "instants"},
+    {"job", "registry", "target", "triggers"},
     {"run"},
     {"launcher"},
     {"executors"},
@@ -25,7 +25,7 @@ TIERS = [
     {"job_scheduler"},
 ]
 
-PUBLIC = {"Job", "JobScheduler", "Run"}
+PUBLIC = {"Cron", "Interval", "Job", "JobScheduler", "Once", "Run"}
 
 LIGHT_IMPORT = {"job_scheduler"}
 

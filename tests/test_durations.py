@@ -4,8 +4,10 @@ import threading
 from datetime import timedelta
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from job_scheduler.durations import parse_duration, seconds_to_wait
+from job_scheduler.durations import describe_duration, parse_duration, seconds_to_wait
 
 
 @pytest.mark.parametrize(("value", "seconds"), [(1, 1), (0.5, 0.5), (timedelta(minutes=2), 120)])
@@ -14,12 +16,84 @@ def test_numbers_are_seconds(value, seconds):
 
 
 @pytest.mark.parametrize(
-    "value", [0, -1, timedelta(0), float("nan"), float("inf"), 1e20, True, None, "5", [1]]
+    ("text", "seconds"),
+    [
+        ("1s", 1),
+        ("30m", 1800),
+        ("2h32m", 9120),
+        ("16:00", 960),
+        (":01", 1),
+        ("0:00:01", 1),
+        ("2 days, 4:13:02", 187_982),
+        ("2:04:13:02", 187_982),
+        ("1.24 days", 107_136),
+        ("  5 MINUTES ", 300),
+        ("1w3d2h32m", 873_120),
+        ("0.5s", 0.5),
+        ("1 hour, 30 mins", 5400),
+    ],
+)
+def test_a_string_carries_its_unit(text, seconds):
+    assert parse_duration(text) == timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0, -1, timedelta(0), timedelta(-1), float("nan"), float("inf"), 1e20, 10**400),
+        *(True, None, [1], b"1s", timedelta.max, 32e9),
+        *("5", "1h2", "", " ", "s", "nan", "inf", "1 fortnight", "1e3s", "1 day 2", "1m 1m"),
+        *("0s", "-1s", ":00", "-2:00", "9" * 30 + "d", "\u0663s", "1s; rm", "None"),
+    ],
 )
 def test_what_is_no_length_of_time_is_refused_by_name(value):
     with pytest.raises(ValueError, match="timeout is ") as caught:
         parse_duration(value, "timeout")
     assert repr(value) in str(caught.value)
+
+
+@pytest.mark.parametrize("value", [0, 0.0, timedelta(0), "0s", ":00"])
+def test_nothing_at_all_is_a_length_where_that_makes_sense(value):
+    assert parse_duration(value, zero=True) == timedelta(0)
+    with pytest.raises(ValueError, match="must be more than zero"):
+        parse_duration(value)
+
+
+def test_less_than_nothing_never_is():
+    with pytest.raises(ValueError, match=r"delay is '-1s'; it must be zero or more"):
+        parse_duration("-1s", "delay", zero=True)
+
+
+def test_what_cannot_be_read_is_told_with_what_can():
+    with pytest.raises(
+        ValueError, match="frequency is '1h2', which cannot be read; give"
+    ) as caught:
+        parse_duration("1h2", "frequency")
+    assert "'16:00', which is 16 minutes" in str(caught.value)
+
+
+@given(st.timedeltas(min_value=timedelta(milliseconds=1), max_value=timedelta(days=300_000)))
+def test_a_duration_in_words_is_read_as_the_same(duration):
+    whole = timedelta(duration.days, duration.seconds)
+    if whole:
+        assert parse_duration(describe_duration(whole)) == whole
+    assert parse_duration(duration) is duration
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (1, "1 second"),
+        (960, "16 minutes"),
+        (5400, "1 hour 30 minutes"),
+        (90_061, "1 day 1 hour 1 minute 1 second"),
+        (0.25, "0.25 seconds"),
+        (60.5, "1 minute 0.5 seconds"),
+        (0, "0 seconds"),
+    ],
+)
+def test_words(value, words):
+    assert describe_duration(timedelta(seconds=value)) == words
 
 
 @pytest.mark.parametrize(

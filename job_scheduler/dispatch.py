@@ -18,11 +18,11 @@ from job_scheduler.target import Target, seconds_or_none
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from job_scheduler.executors.coroutine import CoroutineExecutor
-    from job_scheduler.executors.inline import InlineExecutor
-    from job_scheduler.executors.thread import ThreadExecutor
+    from job_scheduler.executors.base import Executor
+    from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
     from job_scheduler.run import Run
+    from job_scheduler.target import Place
 
 _MOST_KEYS: Final = 100_000
 """Keys that are remembered; then the oldest is forgotten."""
@@ -45,9 +45,8 @@ class Dispatcher:
         self._lock = threading.RLock()
         self._closed = False
         self._launcher: Launcher | None = None
-        self._threads: ThreadExecutor | None = None
-        self._coroutines: CoroutineExecutor | None = None
-        self._inline: InlineExecutor | None = None
+        self._executors: dict[str, Executor] = {}
+        self._loop_thread: LoopThread | None = None
         self._by_key: OrderedDict[tuple[str, str], Run] = OrderedDict()
         self._starting: set[tuple[str, str]] = set()
 
@@ -115,7 +114,7 @@ class Dispatcher:
         if not self._eager and target.place == "process":
             launcher = self._launcher or self._open_launcher()
             return launcher.submit(name, target.job_class, arguments, timeout)
-        return self._local_executor(target).submit(name, target, arguments, timeout)
+        return self.executor(target.place).submit(name, target, (), arguments, timeout)
 
     def _open_launcher(self) -> Launcher:
         with self._lock:
@@ -123,28 +122,44 @@ class Dispatcher:
                 self._launcher = open_launcher(self._settings, self._start_method)
             return self._launcher
 
-    def _local_executor(
-        self, target: Target
-    ) -> InlineExecutor | ThreadExecutor | CoroutineExecutor:
+    def executor(self, place: Place) -> Executor:
+        """What runs jobs there; it is started when it is first asked for."""
+        kind = "inline" if self._eager else place
         with self._lock:
-            if self._eager:
-                from job_scheduler.executors.inline import InlineExecutor
+            if kind not in self._executors:
+                self._executors[kind] = self._open_executor(kind)
+            return self._executors[kind]
 
-                self._inline = self._inline or InlineExecutor()
-                return self._inline
-            if target.place == "thread":
-                from job_scheduler.executors.thread import ThreadExecutor
+    def _open_executor(self, kind: str) -> Executor:
+        if kind == "inline":
+            from job_scheduler.executors.inline import InlineExecutor
 
-                self._threads = self._threads or ThreadExecutor()
-                return self._threads
-            from job_scheduler.executors.coroutine import CoroutineExecutor
+            return InlineExecutor()
+        if kind == "process":
+            from job_scheduler.executors.process import ProcessExecutor
 
-            self._coroutines = self._coroutines or CoroutineExecutor(self._settings)
-            return self._coroutines
+            return ProcessExecutor(self._launcher or self._open_launcher())
+        if kind == "thread":
+            from job_scheduler.executors.thread import ThreadExecutor
 
-    def _started(self) -> list[Launcher | ThreadExecutor | CoroutineExecutor]:
-        executors = (self._launcher, self._threads, self._coroutines)
-        return [executor for executor in executors if executor is not None]
+            return ThreadExecutor(self._settings)
+        from job_scheduler.executors.coroutine import CoroutineExecutor
+
+        return CoroutineExecutor(self.loop_thread().loop, self._settings)
+
+    def loop_thread(self) -> LoopThread:
+        """The event loop of this scheduler, in a thread of its own."""
+        with self._lock:
+            if self._loop_thread is None:
+                from job_scheduler.executors.loop_thread import LoopThread
+
+                self._loop_thread = LoopThread()
+            return self._loop_thread
+
+    def _started(self) -> list[Launcher | Executor]:
+        with self._lock:
+            started = [self._launcher, *self._executors.values()]
+        return [executor for executor in started if executor is not None]
 
     def close(self) -> None:
         """Take no more runs; accepted ones go on."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from datetime import timedelta
     from typing import Any, ClassVar, Literal, Self
 
+    from job_scheduler.retry import RetryPolicy
+
 
 class Job:
     """A piece of work, and the place where it runs.
@@ -33,6 +35,9 @@ class Job:
 
     timeout: ClassVar[float | timedelta | None] = None
     """Seconds after its start at which a run is stopped; None: never."""
+
+    retry: ClassVar[RetryPolicy | int | None] = None
+    """How a run that has failed is tried again: a policy, or how often."""
 
     memory_limit: ClassVar[int | None] = None
     """Bytes of private memory that a run in a process may have (``RLIMIT_DATA``)."""

@@ -2,11 +2,12 @@
 
 ::
 
-    pending ──> running ──> completed
+    pending <─> running ──> completed
        │           ├──────> failed
        └───────────┴──────> cancelled
 
-A run that never started can also fail (its process could not be made).
+A run that never started can also fail (its process could not be made). One that is tried again
+goes back to pending, with its attempt counted.
 """
 
 from __future__ import annotations
@@ -44,7 +45,9 @@ class RunState(StrEnum):
 
 TRANSITIONS: Final = {
     RunState.PENDING: frozenset({RunState.RUNNING, RunState.FAILED, RunState.CANCELLED}),
-    RunState.RUNNING: frozenset({RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED}),
+    RunState.RUNNING: frozenset(
+        {RunState.COMPLETED, RunState.FAILED, RunState.CANCELLED, RunState.PENDING}
+    ),
 }
 
 

@@ -1,7 +1,8 @@
-"""What a run of a job class means: where it runs, what it takes, and within which limits."""
+"""What a run means: what is called, where it runs, what it takes, and within which limits."""
 
 from __future__ import annotations
 
+import functools
 import inspect
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -9,13 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import ArgumentsError, InvalidJobError, InvalidOptionError
+from job_scheduler.job import Job
+from job_scheduler.retry import retry_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from job_scheduler.job import Job
+    from job_scheduler.retry import RetryPolicy
 
 Place = Literal["process", "thread", "coroutine"]
+Verb = Literal["run", "schedule"]
 
 _PLACES: Final = ("process", "thread", "coroutine")
 
@@ -28,43 +32,138 @@ _POSITIONAL: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A job class, examined once."""
+    """Something that can be run, examined once: a job class, a job object, or a function."""
 
-    job_class: type[Job]
+    what: Any
+    name: str
     place: Place
-    method: str
-    """The name of the method that runs: ``process`` or ``run``."""
+    method: str | None
+    """The name of the method that runs, ``process`` or ``run``; None for a function."""
     timeout: float | None
+    retry: RetryPolicy | None
     names: frozenset[str]
     """The keywords it takes."""
     required: frozenset[str]
     takes_any: bool
     """Whether it takes other keywords too (``**kwargs``)."""
+    signature: inspect.Signature | None
+    """How it is called, without ``self``; None if that is not known."""
 
     @classmethod
-    def of(cls, job_class: type[Job]) -> Target:
-        """Examine a class; raises ``InvalidJobError`` or ``InvalidOptionError``."""
-        place = _place_of(job_class)
+    def of(cls, job_class: type[Job], verb: Verb = "run") -> Target:
+        """Examine a job class, of which each run gets an object of its own.
+
+        Raises ``InvalidJobError`` or ``InvalidOptionError``.
+        """
+        place = _place_of(job_class, verb)
         method = "process" if place == "process" else "run"
         _check_constructor(job_class, method)
-        _check_method(job_class, method)
-        _check_limits(job_class, place)
-        names, required, takes_any = _keywords_of(job_class, method)
-        timeout = seconds_or_none(job_class.timeout, f"{job_class.__qualname__}.timeout")
-        return cls(job_class, place, method, timeout, names, required, takes_any)
+        return cls._of_job(job_class, job_class, place, method)
 
-    def check(self, name: str, arguments: dict[str, Any]) -> None:
-        """Raise ``ArgumentsError`` unless the job can be called with these keywords."""
+    @classmethod
+    def of_anything(cls, what: Any, verb: Verb, place: Place | None = None) -> Target:
+        """Examine a job class, an object of one, or a function.
+
+        Args:
+            what: to be run.
+            verb: what a job that can run in a process and here is asked for.
+            place: where it shall run, whatever it says itself.
+
+        Raises ``InvalidJobError`` (a ``TypeError``) or ``InvalidOptionError``.
+        """
+        if place is not None and place not in _PLACES:
+            raise InvalidOptionError(f"executor is {place!r}; it must be one of {_PLACES}")
+        is_class = isinstance(what, type) and issubclass(what, Job)
+        if not (is_class or isinstance(what, Job)):
+            return cls._of_function(what, place)
+        job_class = what if is_class else type(what)
+        place = _place_of(job_class, verb, place)
+        method = "process" if place == "process" else "run"
+        if is_class:
+            _check_constructor(job_class, method)
+        return cls._of_job(what, job_class, place, method)
+
+    @classmethod
+    def _of_job(cls, what: Any, job_class: type[Job], place: Place, method: str) -> Target:
+        name = job_class.__qualname__
+        _check_no_generator(getattr(job_class, method), f"{name}.{method}()")
+        _check_limits(job_class, place)
+        signature = _signature_of(job_class, method)
+        timeout = seconds_or_none(job_class.timeout, f"{name}.timeout")
+        retry = retry_policy(job_class.retry, f"{name}.retry")
+        return cls(what, name, place, method, timeout, retry, *_keywords_of(signature), signature)
+
+    @classmethod
+    def _of_function(cls, function: Any, place: Place | None) -> Target:
+        if not callable(function) or isinstance(function, type):
+            raise InvalidJobError(
+                f"{function!r} cannot be run: give a function, a Job class or an object of one, or "
+                f"the name of a registered job"
+            )
+        name = name_of(function)
+        _check_no_generator(function, f"{name}()")
+        is_async = _is_async(function)
+        if (is_async and place == "thread") or (not is_async and place == "coroutine"):
+            kind = "a coroutine function" if is_async else "no coroutine function"
+            raise InvalidJobError(f"{name}() is {kind}, so it cannot run in a {place}")
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # some functions written in C do not tell
+            signature = None
+        return cls(
+            function,
+            name,
+            place or ("coroutine" if is_async else "thread"),
+            None,
+            None,
+            None,
+            *_keywords_of(signature),
+            signature,
+        )
+
+    @property
+    def job_class(self) -> type[Job]:
+        """The class whose method runs."""
+        found: type[Job] = self.what if isinstance(self.what, type) else type(self.what)
+        return found
+
+    def call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call it here; a coroutine function gives a coroutine."""
+        if self.method is None:
+            return self.what(*args, **kwargs)
+        job = self.what() if isinstance(self.what, type) else self.what
+        return getattr(job, self.method)(*args, **kwargs)
+
+    def check(self, name: str, arguments: dict[str, Any], args: tuple[Any, ...] = ()) -> None:
+        """Raise ``ArgumentsError`` unless it can be called with these arguments."""
+        if args:
+            self._check_positional(name, args, arguments)
+            return
         given = arguments.keys()
         fits = self.required <= given and (self.takes_any or given <= self.names)
-        if fits and "self" not in given:
+        if fits and (self.method is None or "self" not in given):
             return
         raise ArgumentsError(self._describe_misfit(name, arguments))
 
+    def _check_positional(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if self.signature is None:
+            return
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentsError(
+                f"job {name!r}: {self._called}{self.signature} cannot be called with "
+                f"args={list(args)!r}, kwargs={kwargs!r}: {error}"
+            ) from None
+
+    @property
+    def _called(self) -> str:
+        return self.name if self.method is None else f"{self.name}.{self.method}"
+
     def _describe_misfit(self, name: str, arguments: dict[str, Any]) -> str:
         takes = ", ".join(sorted(self.names)) or "no keywords"
-        where = f"job {name!r} ({self.job_class.__qualname__}.{self.method}) takes {takes}"
-        if "self" in arguments:
+        where = f"job {name!r} ({self._called}) takes {takes}"
+        if self.method is not None and "self" in arguments:
             return f"{where}; 'self' is the job itself and cannot be a keyword"
         missing = sorted(self.required - arguments.keys())
         unknown = [] if self.takes_any else sorted(arguments.keys() - self.names)
@@ -77,21 +176,40 @@ class Target:
         return f"{where}; unknown: {', '.join(unknown)}{hint}"
 
 
+def name_of(function: Any) -> str:
+    """What a function is called: ``module.qualname``, of a partial one that of what it calls."""
+    while isinstance(function, functools.partial):
+        function = function.func
+    named = function if hasattr(function, "__qualname__") else type(function)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _is_async(function: Any) -> bool:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.iscoroutinefunction(function):
+        return True
+    return not inspect.isroutine(function) and inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)  # noqa: B004  # of an object that is callable
+    )
+
+
 def seconds_or_none(value: Any, what: str) -> float | None:
     """A duration in seconds; None stays None."""
     return None if value is None else parse_duration(value, what).total_seconds()
 
 
-def _place_of(job_class: type[Job]) -> Place:
+def _place_of(job_class: type[Job], verb: Verb, place: Place | None = None) -> Place:
     process = getattr(job_class, "process", None)
     run = getattr(job_class, "run", None)
     run_place: Place = "coroutine" if inspect.iscoroutinefunction(run) else "thread"
     possible: dict[Place, Callable[..., Any] | None] = {"process": process, run_place: run}
-    chosen = job_class.executor
+    chosen = place or job_class.executor
     if chosen is None:
-        for place, method in possible.items():
-            if callable(method):
-                return place
+        order: tuple[Place, ...] = ("process", run_place)
+        for each in order if verb == "run" else reversed(order):
+            if callable(possible[each]):
+                return each
         raise InvalidJobError(
             f"{job_class.__qualname__} defines neither process() nor run(), so there is nothing "
             f"to do: add 'def process(self)' to run it in a process of its own"
@@ -102,8 +220,9 @@ def _place_of(job_class: type[Job]) -> Place:
         )
     if not callable(possible.get(chosen)):
         needed = {"process": "process()", "thread": "run()", "coroutine": "async run()"}[chosen]
+        said = f"{job_class.__qualname__}.executor" if place is None else "executor"
         raise InvalidJobError(
-            f"{job_class.__qualname__}.executor is {chosen!r}, but it does not define {needed}"
+            f"{said} is {chosen!r}, but {job_class.__qualname__} does not define {needed}"
         )
     return chosen
 
@@ -124,12 +243,11 @@ def _check_constructor(job_class: type[Job], method: str) -> None:
         )
 
 
-def _check_method(job_class: type[Job], method: str) -> None:
-    function = getattr(job_class, method)
+def _check_no_generator(function: Any, what: str) -> None:
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise InvalidJobError(
-            f"{job_class.__qualname__}.{method}() is a generator, since it has a 'yield', so "
-            f"calling it would run nothing: return a list, or do the work in a loop without 'yield'"
+            f"{what} is a generator, since it has a 'yield', so calling it would run nothing: "
+            f"return a list, or do the work in a loop without 'yield'"
         )
 
 
@@ -154,25 +272,44 @@ def _gets_self(attribute: object) -> bool:
     return hasattr(attribute, "__get__") and not is_static
 
 
-def _keywords_of(job_class: type[Job], method: str) -> tuple[frozenset[str], frozenset[str], bool]:
-    parameters = list(inspect.signature(getattr(job_class, method)).parameters.values())
+def _signature_of(job_class: type[Job], method: str) -> inspect.Signature:
+    """How the method is called on an object."""
+    signature = inspect.signature(getattr(job_class, method))
+    parameters = list(signature.parameters.values())
     if _gets_self(inspect.getattr_static(job_class, method)):
         if not parameters or parameters[0].kind not in _POSITIONAL:
             raise InvalidJobError(
                 f"{job_class.__qualname__}.{method}() lacks self: write 'def {method}(self, ...)', "
                 f"or put @staticmethod above it"
             )
-        parameters = parameters[1:]
-    nameable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+        if parameters[0].kind is not inspect.Parameter.VAR_POSITIONAL:
+            parameters = parameters[1:]
     for parameter in parameters:
         if parameter.kind is parameter.POSITIONAL_ONLY and parameter.default is parameter.empty:
             raise InvalidJobError(
                 f"{job_class.__qualname__}.{method}() has the positional-only parameter "
                 f"{parameter.name!r}, but jobs get keywords: remove the '/' from its signature"
             )
+    return signature.replace(parameters=parameters)
+
+
+def _keywords_of(
+    signature: inspect.Signature | None,
+) -> tuple[frozenset[str], frozenset[str], bool]:
+    """The names that can be given, those that must be, and whether any other can."""
+    if signature is None:
+        return frozenset(), frozenset(), True
+    parameters = signature.parameters.values()
+    nameable = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     named = [parameter for parameter in parameters if parameter.kind in nameable]
+    needed = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
     return (
         frozenset(parameter.name for parameter in named),
-        frozenset(parameter.name for parameter in named if parameter.default is parameter.empty),
+        frozenset(needed),
         any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters),
     )

@@ -17,10 +17,10 @@ PACKAGE = ROOT / "job_scheduler"
 
 TIERS = [
     {"errors", "durations", "instants"},
-    {"job", "registry", "target", "triggers"},
-    {"run"},
+    {"job", "registry", "retry", "triggers"},
+    {"run", "schedule", "target"},
     {"launcher"},
-    {"executors"},
+    {"executors", "stores"},
     {"dispatch"},
     {"job_scheduler"},
 ]

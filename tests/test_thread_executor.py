@@ -9,6 +9,7 @@ import pytest
 
 from job_scheduler import Job
 from job_scheduler.executors.thread import ThreadExecutor
+from job_scheduler.launcher.base import Settings
 from job_scheduler.target import Target
 from tests.conftest import eventually
 
@@ -30,7 +31,7 @@ WAIT, QUICK = Target.of(Wait), Target.of(Quick)
 
 @pytest.fixture
 def executor():
-    executor = ThreadExecutor()
+    executor = ThreadExecutor(Settings())
     yield executor
     executor.close()
 
@@ -39,7 +40,7 @@ def executor():
 def busy(executor):
     """All threads of the pool are taken until the event is set."""
     event = threading.Event()
-    runs = [executor.submit("Wait", WAIT, {"event": event}, None) for _ in range(THREADS)]
+    runs = [executor.submit("Wait", WAIT, (), {"event": event}, None) for _ in range(THREADS)]
     eventually(lambda: all(run.state == "running" for run in runs))
     yield event
     event.set()
@@ -75,7 +76,7 @@ def at_once(*functions):
 
 
 def test_two_that_cancel_at_once(executor, busy, eager_switching):
-    runs = [executor.submit("Quick", QUICK, {}, None) for _ in range(3000)]
+    runs = [executor.submit("Quick", QUICK, (), {}, None) for _ in range(3000)]
 
     def cancel_all():
         assert all(run.cancel() or run.state.ended for run in runs)
@@ -86,7 +87,7 @@ def test_two_that_cancel_at_once(executor, busy, eager_switching):
 
 
 def test_a_start_and_a_cancel_at_once(executor, busy, eager_switching):
-    runs = [executor.submit("Quick", QUICK, {}, None) for _ in range(3000)]
+    runs = [executor.submit("Quick", QUICK, (), {}, None) for _ in range(3000)]
     cancelled = []
 
     def cancel_all():
@@ -105,7 +106,7 @@ def test_a_submission_and_a_cancel_at_once(executor, busy, eager_switching):
 
     def submit_all():
         for _ in range(1000):
-            runs.append(executor.submit("Quick", QUICK, {}, None))
+            runs.append(executor.submit("Quick", QUICK, (), {}, None))
         submitted.set()
 
     def cancel_all():
@@ -120,15 +121,15 @@ def test_a_submission_and_a_cancel_at_once(executor, busy, eager_switching):
 
 
 def test_nothing_is_left_in_the_books(executor, eager_switching):
-    runs = [executor.submit("Quick", QUICK, {}, None) for _ in range(1000)]
+    runs = [executor.submit("Quick", QUICK, (), {}, None) for _ in range(1000)]
     assert all(run.wait(20) for run in runs)
-    eventually(lambda: not executor._futures)
+    eventually(lambda: not executor._running and not executor._waiting)
 
 
 def test_a_submission_after_the_end_leaves_nothing(executor):
     executor.close()
-    with pytest.raises(RuntimeError, match="after shutdown"):
-        executor.submit("Quick", QUICK, {}, None)
+    with pytest.raises(RuntimeError, match="was shut down"):
+        executor.submit("Quick", QUICK, (), {}, None)
     assert executor.pending() == []
 
 
@@ -138,6 +139,6 @@ class Interrupt(Job):
 
 
 def test_a_job_that_raises_an_interrupt_has_ended(executor):
-    run = executor.submit("Interrupt", Target.of(Interrupt), {}, None)
+    run = executor.submit("Interrupt", Target.of(Interrupt), (), {}, None)
     assert run.wait(5)
     assert str(run.error) == "KeyboardInterrupt: by itself"

@@ -1,15 +1,14 @@
-"""Runs jobs that define ``async def run`` on an event loop of their own thread."""
+"""Runs coroutine functions, and jobs that define ``async def run``, on an event loop."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import os
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from job_scheduler.errors import ShutdownError
 from job_scheduler.executors.local import describe, succeeded
 from job_scheduler.launcher import ending, wire
 from job_scheduler.launcher.base import Settings, wait_at_exit
@@ -20,53 +19,73 @@ if TYPE_CHECKING:
 
 
 class CoroutineExecutor:
-    """One event loop in a background thread. Timeouts and cancellation cancel the task."""
+    """Tasks on a loop that somebody else runs. Timeouts and cancellation cancel the task."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._loop = asyncio.new_event_loop()
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: Settings) -> None:
+        self._loop = loop
+        self._closed = False
         self._tasks: dict[Run, asyncio.Task[None] | None] = {}
         prefix = os.urandom(6).hex()
         self._ids = map(f"{prefix}-c{{}}".format, itertools.count(1))
-        threading.Thread(target=self._serve, name="job_scheduler loop", daemon=True).start()
         wait_at_exit(self, settings)
 
-    def _serve(self) -> None:
-        try:
-            self._loop.run_forever()
-        finally:
-            self._loop.close()
-
     def submit(
-        self, name: str, target: Target, arguments: dict[str, Any], timeout: float | None
+        self,
+        name: str,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
     ) -> Run:
         """Accept a run; it starts with the loop's next turn."""
+        if self._closed:
+            raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
         run = Run(next(self._ids), name, self)
         self._tasks[run] = None
-        self._loop.call_soon_threadsafe(self._start, run, target, arguments, timeout)
+        if asyncio._get_running_loop() is self._loop:
+            self._start(run, target, args, kwargs, timeout)
+        else:
+            self._loop.call_soon_threadsafe(self._start, run, target, args, kwargs, timeout)
         return run
 
     def _start(
-        self, run: Run, target: Target, arguments: dict[str, Any], timeout: float | None
+        self,
+        run: Run,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
     ) -> None:
-        self._tasks[run] = self._loop.create_task(self._run(run, target, arguments, timeout))
+        job = self._run(run, target, args, kwargs, timeout)
+        self._tasks[run] = self._loop.create_task(job)
 
     async def _run(
-        self, run: Run, target: Target, arguments: dict[str, Any], timeout: float | None
+        self,
+        run: Run,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
     ) -> None:
         if run._cancel_requested:
             facts = ending.Facts(reason=wire.CANCELLED)
         else:
             run._started(None, time.time())
-            facts = await self._facts_of(run, target, arguments, timeout)
+            facts = await self._facts_of(run, target, args, kwargs, timeout)
         self._tasks.pop(run, None)
         ending.settle(run, facts)
 
     async def _facts_of(
-        self, run: Run, target: Target, arguments: dict[str, Any], timeout: float | None
+        self,
+        run: Run,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
     ) -> ending.Facts:
         try:
             async with asyncio.timeout(timeout) as limit:
-                result = await target.job_class().run(**arguments)  # type: ignore[attr-defined]
+                result = await target.call(args, kwargs)
         except BaseException as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 return ending.Facts(reason=wire.TIMEOUT, timeout=timeout)
@@ -97,12 +116,5 @@ class CoroutineExecutor:
         """A coroutine has no process of its own."""
 
     def close(self) -> None:
-        """Stop the loop once nothing is left on it."""
-        with contextlib.suppress(RuntimeError):  # it is closed already
-            self._loop.call_soon_threadsafe(self._stop_when_idle)
-
-    def _stop_when_idle(self) -> None:
-        if self._tasks:
-            self._loop.call_later(0.1, self._stop_when_idle)
-        else:
-            self._loop.stop()
+        """Take no more runs."""
+        self._closed = True

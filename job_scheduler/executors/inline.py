@@ -32,18 +32,23 @@ class InlineExecutor:
         self._ids = map("eager-{}".format, itertools.count(1))
 
     def submit(
-        self, name: str, target: Target, arguments: dict[str, Any], _timeout: float | None
+        self,
+        name: str,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
     ) -> Run:
         """Run the job; what it raises is on the run, as anywhere."""
         if target.place == "process":
-            arguments = wire.decode(encode_arguments(name, arguments))
+            kwargs = wire.decode(encode_arguments(name, kwargs))
         run = Run(next(self._ids), name, self)
         run._started(os.getpid() if target.place == "process" else None, time.time())
-        ending.settle(run, call(lambda: self._call(target, arguments)))
+        ending.settle(run, call(lambda: self._call(target, args, kwargs)))
         return run
 
-    def _call(self, target: Target, arguments: dict[str, Any]) -> Any:
-        result = getattr(target.job_class(), target.method)(**arguments)
+    def _call(self, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        result = target.call(args, kwargs)
         return _run_to_end(result) if inspect.iscoroutine(result) else result
 
     def pending(self) -> list[Run]:

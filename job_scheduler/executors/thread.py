@@ -1,4 +1,4 @@
-"""Runs jobs that define a plain ``run`` in threads of this program."""
+"""Runs plain functions, and jobs that define a plain ``run``, in threads of this program."""
 
 from __future__ import annotations
 
@@ -6,36 +6,51 @@ import itertools
 import os
 import threading
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final
 
-from job_scheduler.errors import InvalidOptionError
+from job_scheduler.errors import InvalidOptionError, LaunchError, ShutdownError
 from job_scheduler.executors.local import call, describe
 from job_scheduler.launcher import ending, wire
+from job_scheduler.launcher.base import Settings, wait_at_exit
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
     from job_scheduler.target import Target
 
-_MOST_THREADS = 32
+MOST_THREADS: Final = 32
+
+_Order = tuple[Run, "Target", tuple[Any, ...], "dict[str, Any]"]
 
 
 class ThreadExecutor:
-    """A pool of threads.
+    """A pool of threads, which grows to 32 as it is needed.
 
     A thread cannot be stopped: a timeout is refused, and only a run that has not started can
-    be cancelled. The interpreter's exit waits for running jobs.
+    be cancelled.
     """
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_MOST_THREADS, thread_name_prefix="job_scheduler")
-        self._futures: dict[Run, Future[None]] = {}
-        self._cancelling = threading.RLock()
+    def __init__(self, settings: Settings, most_threads: int = MOST_THREADS) -> None:
+        self._most_threads = most_threads
+        self._orders: SimpleQueue[_Order | None] = SimpleQueue()
+        self._threads = 0
+        self._lock = threading.Lock()
+        self._cancelling = threading.RLock()  # a signal handler may cancel while we do
+        self._closed = False
+        # Who takes a run out of the waiting ones, settles it: a thread, or who cancels it.
+        self._waiting: dict[Run, bool] = {}
+        self._running: dict[Run, bool] = {}
         prefix = os.urandom(6).hex()
         self._ids = map(f"{prefix}-t{{}}".format, itertools.count(1))
+        wait_at_exit(self, settings)
 
     def submit(
-        self, name: str, target: Target, arguments: dict[str, Any], timeout: float | None
+        self,
+        name: str,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
     ) -> Run:
         """Accept a run; it starts when a thread is free."""
         if timeout is not None:
@@ -43,35 +58,63 @@ class ThreadExecutor:
                 f"job {name!r} runs in a thread, which cannot be stopped after {timeout:g} s: "
                 f"rename its run() to process() to give it a process, which can"
             )
+        if self._closed:
+            raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
         run = Run(next(self._ids), name, self)
-        future = self._pool.submit(self._run, run, target, arguments)
-        self._futures[run] = future
-        if run.state.ended:  # perhaps before it was in the books, and could not take itself out
-            self._futures.pop(run, None)
+        self._waiting[run] = True
+        if self._threads < self._most_threads:
+            try:
+                self._grow()
+            except RuntimeError as error:
+                del self._waiting[run]
+                raise LaunchError(f"job {name!r} was not accepted: {error}") from error
+        self._orders.put((run, target, args, kwargs))
         return run
 
-    def _run(self, run: Run, target: Target, arguments: dict[str, Any]) -> None:
+    def _grow(self) -> None:
+        """Start a thread, if more runs are here than threads; raises if there is none at all."""
+        with self._lock:
+            if len(self._waiting) + len(self._running) <= self._threads:
+                return
+            if self._threads == self._most_threads:
+                return
+            name = f"job_scheduler-{self._threads}"
+            try:
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+            except RuntimeError:  # the system has no more
+                if not self._threads:
+                    raise
+                return
+            self._threads += 1
+
+    def _work(self) -> None:
+        while (order := self._orders.get()) is not None:
+            run = order[0]
+            self._running[run] = True
+            if self._waiting.pop(run, False):
+                self._run(*order)
+            self._running.pop(run, None)
+            del order, run  # not to keep the arguments while waiting
+        self._orders.put(None)  # for the next thread
+
+    def _run(self, run: Run, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run._started(None, time.time())
         try:
-            facts = call(lambda: target.job_class().run(**arguments))  # type: ignore[attr-defined]
+            facts = call(lambda: target.call(args, kwargs))
         except KeyboardInterrupt as error:  # the job's own: a user's reaches the main thread only
             facts = ending.Facts(failure=describe(error))
         ending.settle(run, facts)
-        self._futures.pop(run, None)
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""
-        return [run for run in tuple(self._futures) if not run.state.ended]
+        return [run for run in (*self._running, *self._waiting) if not run.state.ended]
 
     def cancel(self, run: Run) -> bool:
         """Cancel the run if it has not started."""
         with self._cancelling:  # who comes second finds the run ended
-            future = self._futures.get(run)
-            if future is None or not future.cancel():
+            if not self._waiting.pop(run, False):
                 return False
-            # A future can be cancelled twice, by a signal handler just here; the books decide.
-            if self._futures.pop(run, None) is not None:
-                ending.settle(run, ending.Facts(reason=wire.CANCELLED))
+            ending.settle(run, ending.Facts(reason=wire.CANCELLED))
             return True
 
     def signal(self, run: Run, number: int) -> None:
@@ -81,5 +124,7 @@ class ThreadExecutor:
         """A thread has no process of its own."""
 
     def close(self) -> None:
-        """Take no more runs."""
-        self._pool.shutdown(wait=False)
+        """Take no more runs; the threads leave when nothing is left."""
+        if not self._closed:
+            self._closed = True
+            self._orders.put(None)

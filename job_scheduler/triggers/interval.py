@@ -41,5 +41,12 @@ class Interval(Trigger):
         except OverflowError:
             return None
 
+    def last_from(
+        self, first: datetime, until: datetime, most: int
+    ) -> tuple[list[datetime], int | None]:
+        steps = (until - first) // self.period
+        shown = range(max(0, steps + 1 - most), steps + 1)
+        return [first + step * self.period for step in shown], steps + 1
+
     def describe(self) -> str:
         return f"every {describe_duration(self.period)}"

@@ -1,0 +1,53 @@
+"""Runs jobs in processes of their own, by way of a launcher."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler.launcher.called import Called
+
+if TYPE_CHECKING:
+    from job_scheduler.launcher.base import Launcher
+    from job_scheduler.run import Run
+    from job_scheduler.target import Target
+
+
+class ProcessExecutor:
+    """The face of a launcher as an executor, for functions and job objects too."""
+
+    def __init__(self, launcher: Launcher) -> None:
+        self._launcher = launcher
+
+    def submit(
+        self,
+        name: str,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
+    ) -> Run:
+        """Accept a run; what is sent to the process is pickled."""
+        if isinstance(target.what, type) and not args:
+            return self._launcher.submit(name, target.what, kwargs, timeout)
+        if target.method is None:
+            arguments = {"function": target.what, "args": args, "kwargs": kwargs}
+        else:
+            self._launcher.prepare(target.job_class)  # imported once, where the jobs are forked
+            job = target.what() if isinstance(target.what, type) else target.what
+            arguments = {"function": job.process, "args": args, "kwargs": kwargs}
+        return self._launcher.submit(name, Called, arguments, timeout)
+
+    def pending(self) -> list[Run]:
+        return self._launcher.pending()
+
+    def cancel(self, run: Run) -> bool:
+        return self._launcher.cancel(run)
+
+    def signal(self, run: Run, number: int) -> None:
+        self._launcher.signal(run, number)
+
+    def process(self, run: Run) -> Any:
+        return self._launcher.process(run)
+
+    def close(self) -> None:
+        self._launcher.close()

@@ -1,0 +1,453 @@
+"""A store in this program's memory: nothing survives, and nothing waits for a disk.
+
+Its methods never suspend, and a lock makes each of them one step, so that any thread may call
+them, also by driving the coroutine itself (see ``run_at_once``). Everything costs the logarithm of
+what is planned at most: the next instants and the waiting runs are heaps, from which an entry that
+was changed meanwhile is dropped when it comes up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict, deque
+from datetime import UTC, datetime
+from heapq import heapify, heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING, Any, Final
+
+from job_scheduler.run import RunState
+from job_scheduler.stores.base import Claim, Due, RunRecord, ScheduleRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from job_scheduler.retry import RetryPolicy
+    from job_scheduler.run import Ending
+    from job_scheduler.schedule import Missed, Schedule
+    from job_scheduler.stores.base import Advance, Finish, NewRun
+
+_MOST_ENDED: Final = 10_000
+"""Ended runs that are remembered."""
+
+_MOST_STALE: Final = 1_000
+"""Entries of changed schedules that a heap may keep, beside one for each that stands."""
+
+_MOST_GAPS: Final = 20
+"""Gaps that are remembered of one schedule."""
+
+
+class _Planned:
+    """A schedule and where it stands."""
+
+    __slots__ = (
+        "active",
+        "blocked",
+        "cancelled",
+        "completed",
+        "failed",
+        "failures",
+        "gaps",
+        "last_run",
+        "missed",
+        "next_at",
+        "paused",
+        "running",
+        "schedule",
+    )
+
+    def __init__(self, schedule: Schedule, next_at: datetime | None) -> None:
+        self.schedule = schedule
+        self.next_at = next_at
+        self.paused = False
+        self.active = 0
+        self.running = 0
+        self.blocked: deque[_Kept] | None = None
+        """Due runs that wait for others of this schedule to end."""
+        self.failures = self.completed = self.failed = self.cancelled = self.missed = 0
+        self.gaps: deque[Missed] | None = None
+        self.last_run: _Kept | None = None
+
+
+class _Kept:
+    """A run and where it stands."""
+
+    __slots__ = (
+        "args",
+        "at",
+        "attempt",
+        "ending",
+        "id",
+        "job",
+        "kwargs",
+        "planned",
+        "priority",
+        "retry",
+        "started_at",
+        "state",
+        "timeout",
+    )
+
+    def __init__(
+        self,
+        run_id: str,
+        job: str,
+        at: datetime,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        priority: int,
+        retry: RetryPolicy | None,
+        timeout: float | None,
+        planned: _Planned | None,
+    ) -> None:
+        self.id = run_id
+        self.job = job
+        self.at = at
+        self.args = args
+        self.kwargs = kwargs
+        self.priority = priority
+        self.retry = retry
+        self.timeout = timeout
+        self.planned = planned
+        self.state = RunState.PENDING
+        self.attempt = 0
+        self.started_at: float | None = None
+        self.ending: Ending | None = None
+
+    def record(self) -> RunRecord:
+        ending = self.ending
+        schedule_id = None if self.planned is None else self.planned.schedule.id
+        record = RunRecord(
+            self.id, self.job, schedule_id, self.state, self.attempt, self.at, _at(self.started_at)
+        )
+        if ending is None:
+            return record
+        return record._replace(
+            ended_at=_at(ending.ended_at) if self.state.ended else None,
+            error=ending.error,
+            exitcode=ending.exitcode,
+            peak_memory=ending.peak_memory,
+            cpu_time=ending.cpu_time,
+            stderr=ending.stderr,
+        )
+
+
+class MemoryStore:
+    """Keeps schedules and runs in memory; see the contract in ``stores.base``."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._order = count()
+        self._schedules: dict[str, _Planned] = {}
+        self._by_instant: list[tuple[datetime, int, _Planned]] = []
+        self._runs: OrderedDict[str, _Kept] = OrderedDict()
+        self._later: list[tuple[datetime, int, _Kept]] = []
+        self._ready: list[tuple[int, datetime, int, _Kept]] = []
+        self._ended: deque[str] = deque()
+
+    # Schedules
+
+    async def add(self, schedule: Schedule, next_at: datetime | None) -> bool:
+        with self._lock:
+            if schedule.id in self._schedules:
+                return False
+            planned = self._schedules[schedule.id] = _Planned(schedule, next_at)
+            self._plan(planned)
+            return True
+
+    async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
+        with self._lock:
+            planned = self._schedules.get(schedule.id)
+            if planned is None:
+                return False
+            planned.schedule = schedule
+            planned.next_at = next_at
+            self._plan(planned)
+            return True
+
+    async def remove(self, schedule_id: str) -> list[str] | None:
+        with self._lock:
+            planned = self._schedules.pop(schedule_id, None)
+            if planned is None:
+                return None
+            planned.next_at = None
+            waiting = (
+                [
+                    run
+                    for run in self._runs.values()
+                    if run.planned is planned and run.state is RunState.PENDING
+                ]
+                if planned.active > planned.running
+                else []
+            )
+            for run in waiting:
+                self._end(run, RunState.CANCELLED)
+            return [run.id for run in waiting]
+
+    async def pause(self, schedule_id: str) -> bool:
+        with self._lock:
+            planned = self._schedules.get(schedule_id)
+            if planned is None:
+                return False
+            planned.paused = True
+            return True
+
+    async def resume(self, schedule_id: str, next_at: datetime | None) -> bool:
+        with self._lock:
+            planned = self._schedules.get(schedule_id)
+            if planned is None:
+                return False
+            planned.paused = False
+            planned.failures = 0
+            planned.next_at = next_at
+            self._plan(planned)
+            return True
+
+    async def schedule(self, schedule_id: str) -> ScheduleRecord | None:
+        with self._lock:
+            planned = self._schedules.get(schedule_id)
+            return None if planned is None else _record(planned)
+
+    async def schedules(self) -> list[ScheduleRecord]:
+        with self._lock:
+            return [_record(planned) for planned in self._schedules.values()]
+
+    def _plan(self, planned: _Planned) -> None:
+        if planned.next_at is None or planned.paused:
+            return
+        if len(self._by_instant) > _MOST_STALE + 2 * len(self._schedules):
+            self._by_instant = [entry for entry in self._by_instant if _is_planned(entry)]
+            heapify(self._by_instant)
+        heappush(self._by_instant, (planned.next_at, next(self._order), planned))
+
+    def _drop_stale(self) -> None:
+        """Take from the front of the heap what was changed since it was put there."""
+        heap = self._by_instant
+        while heap and not _is_planned(heap[0]):
+            heappop(heap)
+
+    # Instants
+
+    async def due(self, now: datetime, limit: int) -> list[Due]:
+        with self._lock:
+            found: list[Due] = []
+            taken: list[tuple[datetime, int, _Planned]] = []
+            seen: set[int] = set()
+            heap = self._by_instant
+            while heap and heap[0][0] <= now and len(found) < limit:
+                entry = heappop(heap)
+                instant, _, planned = entry
+                if not _is_planned(entry) or id(planned) in seen:
+                    continue
+                seen.add(id(planned))
+                taken.append(entry)
+                found.append(Due(planned.schedule, instant, planned.active))
+            for entry in taken:  # it stays due until it is advanced
+                heappush(heap, entry)
+            return found
+
+    async def advance(self, decisions: Sequence[Advance]) -> None:
+        with self._lock:
+            for (schedule, instant, _), (runs, missed, next_at) in decisions:
+                planned = self._schedules.get(schedule.id)
+                if planned is None or planned.schedule is not schedule:
+                    continue  # removed or changed meanwhile
+                if planned.next_at != instant:
+                    continue
+                planned.next_at = next_at
+                self._plan(planned)
+                for gap in missed:
+                    if planned.gaps is None:
+                        planned.gaps = deque(maxlen=_MOST_GAPS)
+                    planned.gaps.append(gap)
+                    planned.missed += gap.number or 0
+                for each in runs:
+                    self._keep(
+                        _Kept(
+                            schedule.run_id(each),
+                            schedule.job,
+                            schedule.runs_at(each),
+                            schedule.args,
+                            schedule.kwargs,
+                            schedule.priority,
+                            schedule.retry,
+                            schedule.timeout,
+                            planned,
+                        )
+                    )
+
+    async def next_instant(self) -> datetime | None:
+        with self._lock:
+            if self._ready:
+                return self._ready[0][1]
+            self._drop_stale()
+            instants = [heap[0][0] for heap in (self._by_instant, self._later) if heap]
+            return min(instants, default=None)
+
+    # Runs
+
+    async def enqueue(self, run: NewRun) -> bool:
+        with self._lock:
+            if run.id in self._runs:
+                return False
+            planned = None if run.schedule_id is None else self._schedules.get(run.schedule_id)
+            self._keep(
+                _Kept(
+                    run.id,
+                    run.job,
+                    run.at,
+                    run.args,
+                    run.kwargs,
+                    run.priority,
+                    run.retry,
+                    run.timeout,
+                    planned,
+                )
+            )
+            return True
+
+    def _keep(self, run: _Kept) -> None:
+        if run.id in self._runs:
+            return
+        self._runs[run.id] = run
+        if run.planned is not None:
+            run.planned.active += 1
+            run.planned.last_run = run
+        if len(self._later) > _MOST_STALE + 2 * (len(self._runs) - len(self._ended)):
+            self._later = [entry for entry in self._later if entry[2].state is RunState.PENDING]
+            heapify(self._later)
+        heappush(self._later, (run.at, next(self._order), run))
+
+    async def claim(self, now: datetime, limit: int) -> list[Claim]:
+        with self._lock:
+            later, ready = self._later, self._ready
+            while later and later[0][0] <= now:
+                at, order, run = heappop(later)
+                if run.state is RunState.PENDING:
+                    heappush(ready, (run.priority, at, order, run))
+            claims: list[Claim] = []
+            while ready and len(claims) < limit:
+                run = heappop(ready)[3]
+                if run.state is not RunState.PENDING:
+                    continue
+                planned = run.planned
+                if planned is not None:
+                    if planned.running >= planned.schedule.most_running:
+                        if planned.blocked is None:
+                            planned.blocked = deque()
+                        planned.blocked.append(run)
+                        continue
+                    planned.running += 1
+                run.state = RunState.RUNNING
+                run.attempt += 1
+                claims.append(
+                    Claim(
+                        run.id,
+                        run.job,
+                        run.args,
+                        run.kwargs,
+                        None if planned is None else planned.schedule,
+                        run.retry,
+                        run.timeout,
+                        run.attempt,
+                        run.at,
+                    )
+                )
+            return claims
+
+    async def finish(self, finished: Sequence[Finish]) -> list[int | None]:
+        with self._lock:
+            return [self._finish(each) for each in finished]
+
+    def _finish(self, finish: Finish) -> int | None:
+        run = self._runs.get(finish.claim.run_id)
+        if run is None or run.state is not RunState.RUNNING or run.attempt != finish.claim.attempt:
+            return None
+        run.ending = finish.ending
+        run.started_at = finish.started_at
+        planned = run.planned
+        if planned is not None:
+            planned.running -= 1
+            if planned.blocked:
+                blocked = planned.blocked.popleft()
+                entry = (blocked.priority, blocked.at, next(self._order), blocked)
+                heappush(self._ready, entry)
+        if finish.retry_at is not None:
+            run.state = RunState.PENDING
+            run.at = finish.retry_at
+            heappush(self._later, (run.at, next(self._order), run))
+        else:
+            self._end(run, finish.ending.state)
+        if planned is None:
+            return 0
+        if finish.next_at is not None and planned.next_at is None:
+            planned.next_at = finish.next_at
+            if self._schedules.get(planned.schedule.id) is planned:
+                self._plan(planned)
+        return planned.failures
+
+    def _end(self, run: _Kept, state: RunState) -> None:
+        run.state = state
+        planned = run.planned
+        if planned is not None:
+            planned.active -= 1
+            if state is RunState.COMPLETED:
+                planned.completed += 1
+                planned.failures = 0
+            elif state is RunState.FAILED:
+                planned.failed += 1
+                planned.failures += 1
+            else:
+                planned.cancelled += 1
+        self._ended.append(run.id)
+        if len(self._ended) > _MOST_ENDED:
+            del self._runs[self._ended.popleft()]
+
+    async def cancel(self, run_id: str) -> bool:
+        with self._lock:
+            run = self._runs.get(run_id)
+            if run is None or run.state is not RunState.PENDING:
+                return False
+            self._end(run, RunState.CANCELLED)
+            return True
+
+    async def run(self, run_id: str) -> RunRecord | None:
+        with self._lock:
+            run = self._runs.get(run_id)
+            return None if run is None else run.record()
+
+    async def runs(self, schedule_id: str | None = None, limit: int = 100) -> list[RunRecord]:
+        with self._lock:
+            found: list[RunRecord] = []
+            for run in reversed(self._runs.values()):
+                if len(found) == limit:
+                    break
+                if schedule_id is None or (
+                    run.planned is not None and run.planned.schedule.id == schedule_id
+                ):
+                    found.append(run.record())
+            return found
+
+
+def _is_planned(entry: tuple[datetime, int, _Planned]) -> bool:
+    """Whether nothing has changed since the entry was put into the heap."""
+    return entry[2].next_at == entry[0] and not entry[2].paused
+
+
+def _record(planned: _Planned) -> ScheduleRecord:
+    return ScheduleRecord(
+        planned.schedule,
+        planned.next_at,
+        planned.paused,
+        planned.active,
+        planned.failures,
+        planned.completed,
+        planned.failed,
+        planned.cancelled,
+        planned.missed,
+        tuple(planned.gaps or ()),
+        None if planned.last_run is None else planned.last_run.record(),
+    )
+
+
+def _at(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 import threading
@@ -16,11 +17,12 @@ from job_scheduler.registry import lookup
 from job_scheduler.target import Target, seconds_or_none
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
+    from job_scheduler.planner import Planner
     from job_scheduler.run import Run
     from job_scheduler.target import Place
 
@@ -44,9 +46,12 @@ class Dispatcher:
         """Be as new: at first, and in a forked child, where none of the threads exist."""
         self._lock = threading.RLock()
         self._closed = False
+        self.ended = threading.Event()
+        """Set when the scheduler is shut down."""
         self._launcher: Launcher | None = None
         self._executors: dict[str, Executor] = {}
         self._loop_thread: LoopThread | None = None
+        self._planner: Planner | None = None
         self._by_key: OrderedDict[tuple[str, str], Run] = OrderedDict()
         self._starting: set[tuple[str, str]] = set()
 
@@ -58,8 +63,12 @@ class Dispatcher:
         *,
         key: str | None = None,
         timeout: Any = None,
+        later: Mapping[str, Any] | None = None,
     ) -> Run:
-        """Look the job up, check the arguments, then hand the run over."""
+        """Look the job up, check the arguments, then hand the run over.
+
+        ``later`` are options that need the engine.
+        """
         job_class = lookup(jobs, name)
         if type(name) is not str:  # a member of an enumeration, say
             name = str.__str__(name)
@@ -68,9 +77,12 @@ class Dispatcher:
             target = self._targets[job_class] = Target.of(job_class)
         target.check(name, arguments)
         seconds = target.timeout if timeout is None else seconds_or_none(timeout, "timeout")
+        submit = self._submit
+        if later or target.retry is not None:
+            submit = functools.partial(self._submit_later, later or {})
         if key is None:
-            return self._submit(name, target, arguments, seconds)
-        return self._run_once(name, target, arguments, seconds, key)
+            return submit(name, target, arguments, seconds)
+        return self._run_once(name, target, arguments, seconds, key, submit)
 
     def _run_once(
         self,
@@ -79,6 +91,7 @@ class Dispatcher:
         arguments: dict[str, Any],
         timeout: float | None,
         key: str,
+        submit: Callable[..., Run],
     ) -> Run:
         """Return the run that has this key; only if there is none, start one."""
         if not isinstance(key, str) or not key:
@@ -89,7 +102,7 @@ class Dispatcher:
                 self._refuse_if_starting(name, key)
                 self._starting.add((name, key))
                 try:
-                    known = self._submit(name, target, arguments, timeout)
+                    known = submit(name, target, arguments, timeout)
                     self._by_key[name, key] = known
                 finally:
                     self._starting.remove((name, key))
@@ -115,6 +128,21 @@ class Dispatcher:
             launcher = self._launcher or self._open_launcher()
             return launcher.submit(name, target.job_class, arguments, timeout)
         return self.executor(target.place).submit(name, target, (), arguments, timeout)
+
+    def _submit_later(
+        self,
+        later: Mapping[str, Any],
+        name: str,
+        target: Target,
+        arguments: dict[str, Any],
+        timeout: float | None,
+    ) -> Run:
+        if self._eager:
+            raise InvalidOptionError(
+                f"job {name!r}: with eager=True a run starts at once and is not tried again; "
+                f"delay, priority and retries need a scheduler without it"
+            )
+        return self.planner().run_later(name, target, arguments, timeout=timeout, **later)
 
     def _open_launcher(self) -> Launcher:
         with self._lock:
@@ -156,6 +184,24 @@ class Dispatcher:
                 self._loop_thread = LoopThread()
             return self._loop_thread
 
+    def planner(self) -> Planner:
+        """Schedules and delayed runs; the engine is started when they are first asked for."""
+        with self._lock:
+            if self._planner is None:
+                from job_scheduler.planner import Planner
+
+                if self._closed:
+                    raise ShutdownError(
+                        "nothing was scheduled: the scheduler was shut down; make a new one"
+                    )
+                self._planner = Planner(self.executor, self.loop_thread())
+            return self._planner
+
+    @property
+    def healthy(self) -> bool:
+        """Whether what was started goes on."""
+        return self._planner is None or self._planner.healthy
+
     def _started(self) -> list[Launcher | Executor]:
         with self._lock:
             started = [self._launcher, *self._executors.values()]
@@ -164,6 +210,9 @@ class Dispatcher:
     def close(self) -> None:
         """Take no more runs; accepted ones go on."""
         self._closed = True
+        self.ended.set()
+        if self._planner is not None:
+            self._planner.close()
         for executor in self._started():
             executor.close()
 
@@ -178,6 +227,8 @@ class Dispatcher:
         stopped = [run for run in self._pending() if run.cancel()]
         for run in stopped:
             run.wait()
+        if self._loop_thread is not None:
+            self._loop_thread.stop()
 
     def _pending(self) -> list[Run]:
         runs = [run for executor in self._started() for run in executor.pending()]

@@ -6,6 +6,8 @@
     ├── UnknownJobError      (ValueError, LookupError)
     ├── InvalidJobError      (TypeError)
     ├── DuplicateJobError    (ValueError)
+    ├── UnknownIdError       (ValueError, KeyError)
+    ├── DuplicateIdError     (ValueError)
     ├── ArgumentsError       (TypeError)
     ├── InvalidOptionError   (ValueError)
     │   └── InvalidCronError
@@ -34,6 +36,16 @@ class InvalidJobError(SchedulerError, TypeError):
 
 class DuplicateJobError(SchedulerError, ValueError):
     """Two jobs claim one name."""
+
+
+class UnknownIdError(SchedulerError, ValueError, KeyError):
+    """Nothing that is scheduled has this id."""
+
+    __str__ = Exception.__str__  # a KeyError would show its message as a literal
+
+
+class DuplicateIdError(SchedulerError, ValueError):
+    """Something is scheduled under this id already."""
 
 
 class ArgumentsError(SchedulerError, TypeError):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
 
 from job_scheduler.errors import InvalidOptionError
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def to_utc(value: datetime, what: str = "instant") -> datetime:

@@ -10,13 +10,14 @@ from job_scheduler.job import TestJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from datetime import timedelta
+    from collections.abc import Callable, Mapping
+    from datetime import datetime, timedelta
     from types import TracebackType
     from typing import Any, Literal, Self, TypeVar
 
     from job_scheduler.dispatch import Dispatcher
     from job_scheduler.job import Job
+    from job_scheduler.planner import Planner
     from job_scheduler.run import Run
 
     JobClass = TypeVar("JobClass", bound=type[Job])
@@ -100,7 +101,13 @@ class JobScheduler:
         return self._run(name, kwargs)
 
     def options(
-        self, *, key: str | None = None, timeout: float | timedelta | None = None
+        self,
+        *,
+        key: str | None = None,
+        timeout: float | str | timedelta | None = None,
+        delay: float | str | timedelta | None = None,
+        priority: int | None = None,
+        max_retries: int | None = None,
     ) -> RunWithOptions:
         """A view of this scheduler whose ``run`` has these options.
 
@@ -108,10 +115,175 @@ class JobScheduler:
             key: a second run of the same job with this key starts nothing and returns the
                 first :class:`~job_scheduler.run.Run`, whatever its arguments. Per process; the
                 last 100,000 keys are remembered.
-            timeout: seconds after its start at which the run is stopped, instead of the job
-                class's own ``timeout``.
+            timeout: how long after its start the run is stopped, instead of the job class's own
+                ``timeout``. Durations are seconds, strings like ``"30s"``, or ``timedelta``.
+            delay: how long from now the run starts. It waits in this program: what has not
+                started when the program ends, or is shut down, never does.
+            priority: of the runs that are due together, lower numbers start first; default: 5.
+            max_retries: how often a run that fails is tried again, instead of what the job
+                class's own ``retry`` says.
         """
-        return RunWithOptions(self, key, timeout)
+        given = {"delay": delay, "priority": priority, "max_retries": max_retries}
+        later = {name: value for name, value in given.items() if value is not None}
+        return RunWithOptions(self, key, timeout, later)
+
+    def schedule(
+        self,
+        initial_delay: float | str | timedelta,
+        frequency: float | str | timedelta,
+        job: Job | type[Job] | str | Callable[[], Any],
+        *,
+        job_id: str | None = None,
+        **policies: Any,
+    ) -> str:
+        """Run a job again and again: first after a delay, then so long after the end of each run.
+
+        So it never overlaps itself. Scheduled work alone does not keep the program alive; see
+        :meth:`wait`. A job that raises is logged, and goes on.
+
+        Args:
+            initial_delay: until the first run; may be zero. Durations are seconds, strings like
+                ``"1s"``, ``"2h32m"`` or ``"16:00"`` (16 minutes), or ``timedelta``.
+            frequency: from the end of a run to the start of the next; more than zero.
+            job: an object of a job class, a class, of which each run gets a new object, the
+                name of a registered one, or a function. What has both ``run`` and ``process``
+                runs here, by ``run``.
+            job_id: what the schedule is called; default: the job's name, with a number.
+            policies: as for :meth:`add_job`.
+
+        Returns its id. Raises ``InvalidOptionError`` (a ``ValueError``) for what cannot be read,
+        ``InvalidJobError`` (a ``TypeError``) for what cannot be run, ``UnknownJobError``,
+        ``ArgumentsError``, ``DuplicateIdError`` and ``ShutdownError``.
+        """
+        from job_scheduler.durations import parse_duration
+
+        every = parse_duration(frequency, "frequency")
+        return self._planner().schedule(self.jobs, initial_delay, every, job, job_id, policies)
+
+    def schedule_once(
+        self,
+        initial_delay: float | str | timedelta,
+        job: Job | type[Job] | str | Callable[[], Any],
+        *,
+        job_id: str | None = None,
+        **policies: Any,
+    ) -> str:
+        """Run a job once, after a delay, which may be zero; otherwise as :meth:`schedule`."""
+        return self._planner().schedule(self.jobs, initial_delay, None, job, job_id, policies)
+
+    def stop(self, job: Job | type[Job] | str | Callable[..., Any] | None = None) -> None:
+        """Take a job off the plan, or everything; harmless for what is not on it.
+
+        A run that goes on ends, and is the last. The scheduler stays usable, and so does the job.
+
+        Args:
+            job: what was given to :meth:`schedule`, :meth:`schedule_once` or :meth:`add_job`.
+        """
+        if self._dispatcher is not None:
+            self._dispatcher.planner().stop(job)
+
+    def add_job(
+        self,
+        job_id: str,
+        func: Callable[..., Any] | Job | type[Job] | str,
+        interval: float | str | timedelta | None = None,
+        args: list[Any] | tuple[Any, ...] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        *,
+        cron: str | None = None,
+        at: datetime | None = None,
+        timezone: str | None = None,
+        executor: Literal["process", "thread", "coroutine"] | None = None,
+        conflict_resolution: Literal["raise", "ignore", "replace"] = "raise",
+        **policies: Any,
+    ) -> str:
+        """Run something at a fixed rate, as cron says, or at an instant.
+
+        Instants do not drift: the next is counted from the one before. While a run goes on, the
+        next instant is skipped and logged, unless ``overlap`` says otherwise.
+
+        Args:
+            job_id: what it is called.
+            func: a function, which runs in a thread of this program, a coroutine function,
+                which runs on a loop of it, or a job, as for :meth:`schedule`.
+            interval: the first run comes after one, and then one in each.
+            args: what to call it with, a list.
+            kwargs: and by keyword.
+            cron: an expression of five fields, or six with the second in front; see
+                :class:`~job_scheduler.Cron`.
+            at: an instant; a naive ``datetime`` is taken as local time. One that is past runs now.
+            timezone: of the cron expression, a name like ``"Europe/Berlin"``; default: UTC.
+            executor: where it runs, whatever it says itself.
+            conflict_resolution: if the id is taken: ``"raise"``, ``"ignore"`` or ``"replace"``.
+            policies: ``misfire_grace_time`` (how late an instant may still run; default: however
+                late), ``catch_up`` (of missed instants ``"latest"``, ``"all"`` or ``"none"``),
+                ``overlap`` (``"skip"``, ``"queue"`` one, or how many may run at one time),
+                ``jitter`` (up to how much later than its instant a run starts), ``start`` and
+                ``end`` (bounds), ``pause_on_failures`` (how many in a row), ``priority`` (lower
+                ones first), ``timeout``, ``max_retries`` or ``retry`` (a ``RetryPolicy``).
+
+        Returns the id. Raises as :meth:`schedule`.
+        """
+        return self._planner().add_job(
+            self.jobs,
+            job_id,
+            func,
+            interval=interval,
+            cron=cron,
+            at=at,
+            timezone=timezone,
+            args=args,
+            kwargs=kwargs,
+            executor=executor,
+            conflict_resolution=conflict_resolution,
+            policies=policies,
+        )
+
+    def remove_job(self, job_id: str) -> None:
+        """Take what has this id off the plan; what runs goes on.
+
+        Raises ``UnknownIdError`` (a ``ValueError`` and a ``KeyError``), as do the next four.
+        """
+        self._planner().remove(job_id)
+
+    def pause_job(self, job_id: str) -> None:
+        """Start no more runs of it until it is resumed; what comes due meanwhile is left out."""
+        self._planner().pause(job_id)
+
+    def resume_job(self, job_id: str) -> None:
+        """Go on with what was paused, from now on."""
+        self._planner().resume(job_id)
+
+    def run_job_now(self, job_id: str) -> Run:
+        """Run it once more, at once, beside its schedule."""
+        return self._planner().run_now(job_id)
+
+    def get_job_info(self, job_id: str) -> dict[str, Any]:
+        """What is known of it.
+
+        ``id``, ``job``, ``trigger`` in words, ``next_run_time`` (None while it is paused or runs
+        until its next is known), ``paused``, ``running``, ``last_run`` (a dict, or None), and how
+        many runs have ``completed``, ``failed``, were ``cancelled``, and instants ``missed``.
+        """
+        return self._planner().info(job_id)
+
+    @property
+    def healthy(self) -> bool:
+        """Whether what is scheduled is looked after: the engine's loop turns, or there is none."""
+        return self._dispatcher is None or self._dispatcher.healthy
+
+    def wait(self) -> None:
+        """Block until Ctrl-C, SIGTERM or :meth:`shutdown`; the last line of a ``main.py``.
+
+        Then running jobs are waited for, a second Ctrl-C excepted, and the program can end as
+        usual, with code 0. SIGTERM is looked at only in the main thread, and only if the program
+        does not do so itself.
+        """
+        from job_scheduler.waiting import wait_for_the_end
+
+        dispatcher = self._dispatcher or self._start()
+        wait_for_the_end(dispatcher.ended)
+        self.shutdown()
 
     def job(self, job_class: JobClass) -> JobClass:
         """Register a job class under its own name; for use as a decorator."""
@@ -165,10 +337,14 @@ class JobScheduler:
         name: str,
         arguments: dict[str, Any],
         key: str | None = None,
-        timeout: float | timedelta | None = None,
+        timeout: float | str | timedelta | None = None,
+        later: Mapping[str, Any] | None = None,
     ) -> Run:
         dispatcher = self._dispatcher or self._start()
-        return dispatcher.run(self.jobs, name, arguments, key=key, timeout=timeout)
+        return dispatcher.run(self.jobs, name, arguments, key=key, timeout=timeout, later=later)
+
+    def _planner(self) -> Planner:
+        return (self._dispatcher or self._start()).planner()
 
     def _start(self) -> Dispatcher:
         """Load what runs need; of several threads that do so at once, one wins."""
@@ -189,15 +365,20 @@ class RunWithOptions:
     """A scheduler's ``run`` with options; made by :meth:`JobScheduler.options`."""
 
     def __init__(
-        self, scheduler: JobScheduler, key: str | None, timeout: float | timedelta | None
+        self,
+        scheduler: JobScheduler,
+        key: str | None,
+        timeout: float | str | timedelta | None,
+        later: Mapping[str, Any],
     ) -> None:
         self._scheduler = scheduler
         self._key = key
         self._timeout = timeout
+        self._later = later
 
     def run(self, name: str, /, **kwargs: Any) -> Run:
         """Start the job of this name, with the options; see :meth:`JobScheduler.run`."""
-        return self._scheduler._run(name, kwargs, self._key, self._timeout)
+        return self._scheduler._run(name, kwargs, self._key, self._timeout, self._later)
 
 
 def _check_jobs(jobs: object) -> None:
@@ -237,3 +418,6 @@ def _check_options(options: Mapping[str, Any]) -> None:
             f"initializer is {initializer!r}; it must be a string 'package.module:function', "
             f"since it is called in another process"
         )
+
+
+CronScheduler = JobScheduler

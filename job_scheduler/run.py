@@ -60,6 +60,8 @@ class RunError:
     ``MemoryLimitExceeded``, ``JobLost``."""
     message: str
     traceback: str = ""
+    bases: tuple[str, ...] = ()
+    """The names of the exception's base classes, nearest first."""
 
     def __str__(self) -> str:
         return f"{self.type}: {self.message}" if self.message else self.type
@@ -266,6 +268,10 @@ class Run:
         self._pid = pid
         self._started_at = at
         self._move(RunState.RUNNING)
+
+    def _put_back(self) -> None:
+        """It has failed and will be tried again."""
+        self._move(RunState.PENDING)
 
     def _ended(self, ending: Ending) -> None:
         self._ending = ending

@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from job_scheduler.durations import parse_duration
@@ -22,6 +23,18 @@ if TYPE_CHECKING:
 
 CatchUp = Literal["latest", "all", "none"]
 Overlap = Literal["skip", "queue"] | int
+
+
+class ConflictResolution(StrEnum):
+    """What becomes of a schedule whose id is taken; equal to its own name as a string."""
+
+    RAISE = "raise"
+    """A ``DuplicateIdError``."""
+    IGNORE = "ignore"
+    """The one that is there stays."""
+    REPLACE = "replace"
+    """The new one takes its place."""
+
 
 MOST_CAUGHT_UP: Final = 1_000
 """Missed instants that ``catch_up="all"`` makes up for."""

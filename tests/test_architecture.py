@@ -16,12 +16,13 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "job_scheduler"
 
 TIERS = [
-    {"errors", "durations", "instants"},
+    {"errors", "durations", "instants", "waiting"},
     {"job", "registry", "retry", "triggers"},
     {"run", "schedule", "target"},
     {"launcher"},
     {"executors", "stores"},
-    {"dispatch"},
+    {"scheduler"},
+    {"dispatch", "planner", "planning"},
     {"job_scheduler"},
 ]
 

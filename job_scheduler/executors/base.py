@@ -37,8 +37,9 @@ class Executor(Owner, Protocol):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
-        """Accept a run, from any thread; ``timeout`` is in seconds."""
+        """Accept a run, from any thread; ``timeout`` is in seconds, a missing id is made."""
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""

@@ -36,11 +36,12 @@ class CoroutineExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
         """Accept a run; it starts with the loop's next turn."""
         if self._closed:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
-        run = Run(next(self._ids), name, self)
+        run = Run(run_id or next(self._ids), name, self)
         self._tasks[run] = None
         if asyncio._get_running_loop() is self._loop:
             self._start(run, target, args, kwargs, timeout)

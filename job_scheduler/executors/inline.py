@@ -38,11 +38,12 @@ class InlineExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
         """Run the job; what it raises is on the run, as anywhere."""
         if target.place == "process":
             kwargs = wire.decode(encode_arguments(name, kwargs))
-        run = Run(next(self._ids), name, self)
+        run = Run(run_id or next(self._ids), name, self)
         run._started(os.getpid() if target.place == "process" else None, time.time())
         ending.settle(run, call(lambda: self._call(target, args, kwargs)))
         return run

@@ -25,17 +25,18 @@ class ProcessExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
         """Accept a run; what is sent to the process is pickled."""
         if isinstance(target.what, type) and not args:
-            return self._launcher.submit(name, target.what, kwargs, timeout)
+            return self._launcher.submit(name, target.what, kwargs, timeout, run_id)
         if target.method is None:
             arguments = {"function": target.what, "args": args, "kwargs": kwargs}
         else:
             self._launcher.prepare(target.job_class)  # imported once, where the jobs are forked
             job = target.what() if isinstance(target.what, type) else target.what
             arguments = {"function": job.process, "args": args, "kwargs": kwargs}
-        return self._launcher.submit(name, Called, arguments, timeout)
+        return self._launcher.submit(name, Called, arguments, timeout, run_id)
 
     def pending(self) -> list[Run]:
         return self._launcher.pending()

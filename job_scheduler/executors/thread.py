@@ -51,6 +51,7 @@ class ThreadExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
         """Accept a run; it starts when a thread is free."""
         if timeout is not None:
@@ -60,7 +61,7 @@ class ThreadExecutor:
             )
         if self._closed:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
-        run = Run(next(self._ids), name, self)
+        run = Run(run_id or next(self._ids), name, self)
         self._waiting[run] = True
         if self._threads < self._most_threads:
             try:

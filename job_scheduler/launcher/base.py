@@ -62,9 +62,14 @@ class Launcher(Protocol):
         """Make sure that runs of this class can be started; raises ``JobImportError``."""
 
     def submit(
-        self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None
+        self,
+        name: str,
+        job_class: type[Job],
+        arguments: dict[str, Any],
+        timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
-        """Accept a run."""
+        """Accept a run; its id is made if none is given."""
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""

@@ -158,8 +158,8 @@ class Books:
     def take_failure(self, run_id: str, name: str, payload: bytes, problem: OSError | None) -> None:
         submission = self.find(run_id)
         if submission is not None:
-            message, text = wire.decode(payload) if problem is None else (str(problem), "")
-            submission.failure = RunError(name, message, text)
+            rest = wire.decode(payload) if problem is None else (str(problem),)
+            submission.failure = RunError(name, *rest)
 
     def take_end(
         self,

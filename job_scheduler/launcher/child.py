@@ -147,10 +147,9 @@ def _fail(assignment: Assignment, reports: _socket.socket, error: BaseException)
 
 
 def _report_failure(assignment: Assignment, reports: _socket.socket, error: BaseException) -> None:
-    name, message, text = describe_failure(error, assignment.memory_limit)
-    packet, attachment = wire.pack(
-        wire.FAILURE, assignment.run_id, name, payload=wire.encode((message, text))
-    )
+    name, *rest = describe_failure(error, assignment.memory_limit)
+    text = rest[1]
+    packet, attachment = wire.pack(wire.FAILURE, assignment.run_id, name, payload=wire.encode(rest))
     try:
         wire.send(reports, packet, attachment)
     except OSError:

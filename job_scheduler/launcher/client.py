@@ -98,21 +98,26 @@ class ZygoteLauncher:
             self._have_imported([job_class])
 
     def submit(
-        self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None
+        self,
+        name: str,
+        job_class: type[Job],
+        arguments: dict[str, Any],
+        timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
         """Accept a run: one send to the zygote, once it runs and knows the class."""
         payload = encode_arguments(name, arguments)
         line = self._ready_line(job_class, payload)
         if line is None:
             assert self._fallback is not None
-            return self._fallback.submit(name, job_class, arguments, timeout)
+            return self._fallback.submit(name, job_class, arguments, timeout, run_id)
         books = self._books
         if len(books.waiting) >= self._settings.max_waiting:
             raise QueueFullError(
                 f"{len(books.waiting):,} runs wait already, as many as max_waiting allows: "
                 f"job {name!r} was not accepted"
             )
-        run = Run(next(self._ids), name, self)
+        run = Run(run_id or next(self._ids), name, self)
         class_id = self._classes[job_class]
         packet, attachment = wire.pack(wire.RUN, run.id, class_id, name, timeout, payload=payload)
         if attachment is not None and len(books.large) >= self._most_large():

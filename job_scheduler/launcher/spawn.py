@@ -164,7 +164,12 @@ class SpawnLauncher:
         return known
 
     def submit(
-        self, name: str, job_class: type[Job], arguments: dict[str, Any], timeout: float | None
+        self,
+        name: str,
+        job_class: type[Job],
+        arguments: dict[str, Any],
+        timeout: float | None,
+        run_id: str | None = None,
     ) -> Run:
         """Accept a run; a thread that has nothing to watch starts it, or it waits for one."""
         self.prepare(job_class)
@@ -173,7 +178,7 @@ class SpawnLauncher:
             raise LaunchError("the launching process does not hand back its waiting runs")
         if len(self._runs) - len(self._watched) >= self._settings.max_waiting:
             raise QueueFullError(f"too many runs wait already: job {name!r} was not accepted")
-        run = Run(next(self._ids), name, self)
+        run = Run(run_id or next(self._ids), name, self)
         self.adopt(run, job_class, payload, timeout)
         return run
 

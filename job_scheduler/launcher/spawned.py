@@ -43,9 +43,9 @@ def live(
     except BaseException as error:
         if memory_limit is not None and sys.platform != "win32":
             work.lift_memory_limit()
-        name, message, text = work.describe_failure(error, memory_limit)
-        if not _report(reports, wire.FAILURE, name, message, text, *_usage()):
-            print(text, file=sys.stderr)
+        failure = work.describe_failure(error, memory_limit)
+        if not _report(reports, wire.FAILURE, *failure, *_usage()):
+            print(failure[2], file=sys.stderr)
         sys.exit(1)
     data = b"" if result is None else work.encode_result(qualname, result)
     _report(reports, wire.RESULT, data, *_usage())

@@ -39,7 +39,7 @@ LOADED = 13  # number of the request, number of Python threads in the zygote
 REFUSED = 14  # number of the request, payload: why the import failed
 STARTED = 15  # run_id, time, pid: sent by the child before any code of the user's; no payload
 RESULT = 16  # run_id, payload: the return value
-FAILURE = 17  # run_id, type, payload: message and traceback
+FAILURE = 17  # run_id, type, payload: message, traceback and names of base classes
 ENDED = 18  # run_id, wait status or None, reason, peak kB, CPU s, time, payload: stderr's tail
 HANDED_BACK = 19  # whether these are all, payload: ids of runs that will not start here
 

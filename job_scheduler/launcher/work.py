@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _LONGEST_TEXT = 64 * 1024
 _OURS = "job_scheduler."
 
+_MOST_BASES = 20
+"""Base classes of an error that are reported; exceptions have two to five."""
+
 
 def call_process(job_class: Any, arguments: dict[str, Any]) -> Any:
     """Run the job in this process: a fresh object, ``process``, and its coroutine if it is one."""
@@ -31,15 +34,19 @@ def await_result(result: Any) -> Any:
     return asyncio.run(result)
 
 
-def describe_failure(error: BaseException, memory_limit: int | None) -> tuple[str, str, str]:
-    """The name of the error, its message, and its traceback below our own frames."""
+def describe_failure(
+    error: BaseException, memory_limit: int | None
+) -> tuple[str, str, str, tuple[str, ...]]:
+    """The error's name, its message, its traceback below our own frames, its bases' names."""
     import traceback
 
     text = "".join(traceback.format_exception(type(error), error, _user_frames(error)))
     if isinstance(error, MemoryError) and memory_limit is not None:
-        return "MemoryLimitExceeded", f"the job needed more than {memory_limit:,} bytes", text
-    name, message = type(error).__qualname__, _message_of(error)
-    return name[:200], message[:_LONGEST_TEXT], text[-_LONGEST_TEXT:]
+        message = f"the job needed more than {memory_limit:,} bytes"
+        return "MemoryLimitExceeded", message, text, ("MemoryError",)
+    name, message = type(error).__qualname__[:200], _message_of(error)[:_LONGEST_TEXT]
+    bases = tuple(each.__qualname__[:200] for each in type(error).__mro__[1:_MOST_BASES])
+    return name, message, text[-_LONGEST_TEXT:], bases
 
 
 def _message_of(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from job_scheduler.run import RunState
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
+    from datetime import datetime, timedelta
 
     from job_scheduler.retry import RetryPolicy
     from job_scheduler.run import Ending, RunError
@@ -182,6 +182,12 @@ class Store(Protocol):
 
     async def runs(self, schedule_id: str | None = None, limit: int = 100) -> list[RunRecord]:
         """The runs that were added last, of one schedule or of all, the newest first."""
+
+    async def set_back(self, now: datetime, by: timedelta) -> None:
+        """The clock that this store goes by was set back: move waiting runs as much.
+
+        A store that goes by a clock of its own has nothing to do.
+        """
 
     async def next_instant(self) -> datetime | None:
         """When something will be due next, as far as it is known; perhaps in the past."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
@@ -371,7 +371,7 @@ class MemoryStore:
                 blocked = planned.blocked.popleft()
                 entry = (blocked.priority, blocked.at, next(self._order), blocked)
                 heappush(self._ready, entry)
-        if finish.retry_at is not None:
+        if finish.retry_at is not None and not self._is_removed(planned):
             run.state = RunState.PENDING
             run.at = finish.retry_at
             heappush(self._later, (run.at, next(self._order), run))
@@ -381,9 +381,12 @@ class MemoryStore:
             return 0
         if finish.next_at is not None and planned.next_at is None:
             planned.next_at = finish.next_at
-            if self._schedules.get(planned.schedule.id) is planned:
+            if not self._is_removed(planned):
                 self._plan(planned)
         return planned.failures
+
+    def _is_removed(self, planned: _Planned | None) -> bool:
+        return planned is not None and self._schedules.get(planned.schedule.id) is not planned
 
     def _end(self, run: _Kept, state: RunState) -> None:
         run.state = state
@@ -409,6 +412,14 @@ class MemoryStore:
                 return False
             self._end(run, RunState.CANCELLED)
             return True
+
+    async def set_back(self, now: datetime, by: timedelta) -> None:
+        with self._lock:
+            waiting = [entry for entry in self._later if entry[2].state is RunState.PENDING]
+            for _, _, run in waiting:
+                run.at -= by
+            self._later = [(run.at, order, run) for _, order, run in waiting]
+            heapify(self._later)
 
     async def run(self, run_id: str) -> RunRecord | None:
         with self._lock:

@@ -1,0 +1,389 @@
+"""What stands behind ``JobScheduler`` for everything later: the engine on a loop of its own.
+
+The store is in this program's memory, so its methods never suspend, and the engine's methods that
+only speak to it are driven where they are called (``at_once``): they raise there, cost no change of
+thread, and may be called from jobs as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import threading
+import weakref
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+from job_scheduler import instants
+from job_scheduler.durations import parse_duration
+from job_scheduler.errors import DuplicateIdError, ShutdownError, UnknownIdError
+from job_scheduler.planning import (
+    check_priority,
+    conflict_resolution_of,
+    describe,
+    describe_run,
+    keywords,
+    policies_of,
+    positional,
+    trigger_of,
+)
+from job_scheduler.registry import lookup
+from job_scheduler.retry import retry_policy
+from job_scheduler.run import Ending, Run, RunError, RunState
+from job_scheduler.schedule import ConflictResolution, Schedule
+from job_scheduler.scheduler import Scheduler
+from job_scheduler.stores.base import NewRun
+from job_scheduler.stores.memory import MemoryStore
+from job_scheduler.target import Target
+from job_scheduler.triggers import Interval, Once
+
+if TYPE_CHECKING:
+    import multiprocessing
+    from collections.abc import Callable, Coroutine, Mapping
+    from datetime import datetime
+
+    from job_scheduler.executors.base import Executor
+    from job_scheduler.executors.loop_thread import LoopThread
+    from job_scheduler.job import Job
+    from job_scheduler.target import Place
+    from job_scheduler.triggers import Trigger
+
+logger: Final = logging.getLogger("job_scheduler")
+
+
+def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Run a coroutine that never suspends, here and now."""
+    try:
+        coroutine.send(None)
+    except StopIteration as stop:
+        return stop.value
+    coroutine.close()
+    raise AssertionError("it has suspended")
+
+
+class Planner:
+    """Schedules and delayed runs of one ``JobScheduler``; all methods from any thread."""
+
+    def __init__(self, executors: Callable[[Place], Executor], loop_thread: LoopThread) -> None:
+        self._engine = Scheduler(MemoryStore(), executors, observer=self)
+        self._loop_thread = loop_thread
+        self._lock = threading.RLock()
+        self._closed = False
+        self._whats: dict[str, Any] = {}
+        """What was given to be run, by schedule."""
+        self._targets: weakref.WeakKeyDictionary[Any, dict[object, Target]] = (
+            weakref.WeakKeyDictionary()
+        )
+        self._handles: dict[str, Run] = {}
+        prefix = os.urandom(6).hex()
+        self._run_ids = map(f"{prefix}-{{}}".format, itertools.count(1))
+        asyncio.run_coroutine_threadsafe(self._engine.start(), loop_thread.loop).result()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the engine's loop turns."""
+        return self._closed or self._engine.healthy
+
+    # Schedules
+
+    def schedule(
+        self,
+        jobs: Mapping[str, type[Job]],
+        initial_delay: Any,
+        frequency: Any,
+        job: Any,
+        job_id: str | None,
+        policies: dict[str, Any],
+    ) -> str:
+        """Run a job after a delay, and again so long after each end; None: only once."""
+        delay = parse_duration(initial_delay, "initial_delay", zero=True)
+        first = instants.now() + delay
+        trigger: Trigger = Once(first)
+        if frequency is not None:
+            trigger = Interval(parse_duration(frequency, "frequency"))
+        relative = {"relative": True, "counts_from_end": frequency is not None}
+        return self._add(
+            jobs, job_id, job, trigger, (), {}, first, policies | relative, None, "raise"
+        )
+
+    def add_job(
+        self,
+        jobs: Mapping[str, type[Job]],
+        job_id: str,
+        func: Any,
+        *,
+        interval: Any,
+        cron: str | None,
+        at: datetime | None,
+        timezone: str | None,
+        args: Any,
+        kwargs: Any,
+        executor: Place | None,
+        conflict_resolution: str,
+        policies: dict[str, Any],
+    ) -> str:
+        """Run a function or a job at a fixed rate, as cron says, or at an instant."""
+        trigger = trigger_of(job_id, interval=interval, cron=cron, at=at, timezone=timezone)
+        first = trigger.instant if isinstance(trigger, Once) else None
+        return self._add(
+            jobs,
+            job_id,
+            func,
+            trigger,
+            positional(job_id, args),
+            keywords(job_id, kwargs),
+            first,
+            policies,
+            executor,
+            conflict_resolution,
+        )
+
+    def _add(
+        self,
+        jobs: Mapping[str, type[Job]],
+        schedule_id: str | None,
+        what: Any,
+        trigger: Trigger,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        first: datetime | None,
+        options: dict[str, Any],
+        place: Place | None,
+        conflict_resolution: str,
+    ) -> str:
+        target, name = self._target(jobs, what, place)
+        target.check(schedule_id or name, kwargs, args)
+        policies = policies_of(options, target)
+        on_conflict = conflict_resolution_of(conflict_resolution)
+        with self._lock:
+            if self._closed:
+                raise ShutdownError(f"{name!r} was not scheduled: the scheduler was shut down")
+            if schedule_id is None:
+                schedule_id = self._free_id(name)
+            elif schedule_id in self._whats and not self._make_room(schedule_id, on_conflict):
+                return schedule_id
+            schedule = Schedule(
+                id=schedule_id, job=name, trigger=trigger, args=args, kwargs=kwargs, **policies
+            )
+            self._whats[schedule_id] = what
+            at_once(self._engine.add(schedule, target, first))
+        logger.info("%r is scheduled: %s", schedule_id, describe(schedule, first))
+        return schedule_id
+
+    def _target(
+        self, jobs: Mapping[str, type[Job]], what: Any, place: Place | None
+    ) -> tuple[Target, str]:
+        """What is to be run, and its name."""
+        if isinstance(what, str):
+            return Target.of_anything(lookup(jobs, what), "schedule", place), what
+        try:
+            known = self._targets.setdefault(what, {})
+        except TypeError:  # not to be referred to weakly, or not hashable
+            known = {}
+        if place not in known:
+            known[place] = Target.of_anything(what, "schedule", place)
+        return known[place], known[place].name
+
+    def _free_id(self, name: str) -> str:
+        if name not in self._whats:
+            return name
+        numbered = map(f"{name}-{{}}".format, itertools.count(2))
+        return next(each for each in numbered if each not in self._whats)
+
+    def _make_room(self, schedule_id: str, on_conflict: ConflictResolution) -> bool:
+        """Whether the schedule shall be added although its id is taken."""
+        if on_conflict is ConflictResolution.RAISE:
+            raise DuplicateIdError(
+                f"{schedule_id!r} is scheduled already: give another id, remove that one first, or "
+                f"say conflict_resolution='replace'"
+            )
+        if on_conflict is ConflictResolution.IGNORE:
+            return False
+        self._remove(schedule_id)
+        return True
+
+    def stop(self, what: Any) -> None:
+        """Take off the plan what was given to be run, or everything for None."""
+        with self._lock:
+            for schedule_id, planned in tuple(self._whats.items()):
+                if what is None or planned is what or (isinstance(what, str) and planned == what):
+                    self._remove(schedule_id)
+
+    def remove(self, schedule_id: str) -> None:
+        """Take one schedule off the plan."""
+        with self._lock:
+            self._check_known(schedule_id)
+            self._remove(schedule_id)
+        logger.info("%r is not scheduled any more", schedule_id)
+
+    def _remove(self, schedule_id: str) -> None:
+        del self._whats[schedule_id]
+        at_once(self._engine.remove(schedule_id))
+
+    def pause(self, schedule_id: str) -> None:
+        """Take one schedule off the plan until it is resumed."""
+        self._check_known(schedule_id)
+        at_once(self._engine.pause(schedule_id))
+
+    def resume(self, schedule_id: str) -> None:
+        """Put one schedule back on the plan."""
+        self._check_known(schedule_id)
+        at_once(self._engine.resume(schedule_id))
+
+    def run_now(self, schedule_id: str) -> Run:
+        """Run a schedule's job once more, whatever goes on."""
+        self._check_known(schedule_id)
+        record = at_once(self._engine.store.schedule(schedule_id))
+        schedule: Schedule = record.schedule
+        target = self._engine.target_of(schedule_id)
+        run = self._new_run(schedule.job)
+        new = NewRun(
+            id=run.id,
+            job=schedule.job,
+            at=instants.now(),
+            args=schedule.args,
+            kwargs=schedule.kwargs,
+            priority=schedule.priority,
+            retry=schedule.retry,
+            timeout=schedule.timeout,
+        )
+        at_once(self._engine.enqueue(new, target))
+        return run
+
+    def info(self, schedule_id: str) -> dict[str, Any]:
+        """What is known of a schedule."""
+        self._check_known(schedule_id)
+        record = at_once(self._engine.store.schedule(schedule_id))
+        schedule = record.schedule
+        return {
+            "id": schedule.id,
+            "job": schedule.job,
+            "trigger": schedule.trigger.describe(),
+            "next_run_time": None if record.paused else record.next_at,
+            "paused": record.paused,
+            "running": record.active > 0,
+            "last_run": describe_run(record.last_run),
+            "completed": record.completed,
+            "failed": record.failed,
+            "cancelled": record.cancelled,
+            "missed": record.missed,
+        }
+
+    def _check_known(self, schedule_id: str) -> None:
+        if schedule_id in self._whats:
+            return
+        near = (
+            get_close_matches(schedule_id, self._whats, 1) if isinstance(schedule_id, str) else []
+        )
+        listed = ", ".join(map(repr, sorted(self._whats)[:10])) or "none"
+        hint = f"did you mean {near[0]!r}?" if near else f"known ids: {listed}"
+        raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}; {hint}")
+
+    # Single runs
+
+    def run_later(
+        self,
+        name: str,
+        target: Target,
+        kwargs: dict[str, Any],
+        *,
+        delay: Any = 0,
+        timeout: float | None = None,
+        priority: int = 5,
+        max_retries: int | None = None,
+    ) -> Run:
+        """Plan one run of a job; it is tried again as it says, or as the job does."""
+        waited = parse_duration(delay, "delay", zero=True)
+        check_priority(priority)
+        retry = target.retry if max_retries is None else retry_policy(max_retries, "max_retries")
+        with self._lock:
+            if self._closed:
+                raise ShutdownError(
+                    f"job {name!r} was not accepted: the scheduler was shut down; make a new one"
+                )
+            run = self._new_run(name)
+        new = NewRun(
+            id=run.id,
+            job=name,
+            at=instants.now() + waited,
+            kwargs=kwargs,
+            priority=priority,
+            retry=retry,
+            timeout=timeout,
+        )
+        at_once(self._engine.enqueue(new, target))
+        return run
+
+    def _new_run(self, name: str) -> Run:
+        run = Run(next(self._run_ids), name, self)
+        self._handles[run.id] = run
+        return run
+
+    def started(self, run_id: str, run: Run) -> None:
+        """An attempt has started; the engine says so."""
+        with self._lock:
+            handle = self._handles.get(run_id)
+            if handle is not None and handle.state is RunState.PENDING:
+                handle._started(run._pid, run._started_at or 0.0)
+
+    def ended(self, run_id: str, run: Run, again: bool) -> None:
+        """An attempt has ended; the engine says so."""
+        with self._lock:
+            handle = self._handles.get(run_id)
+            if handle is None or run._ending is None:
+                return
+            if handle.state is RunState.PENDING and run._started_at is not None:
+                handle._started(run._pid, run._started_at)
+            if again:
+                if handle.state is RunState.RUNNING:
+                    handle._put_back()
+                return
+            del self._handles[run_id]
+            handle._ended(run._ending)
+
+    # As the owner of the runs it has handed out
+
+    def cancel(self, run: Run) -> bool:
+        """Cancel a run that waits, or ask the one that goes on to stop."""
+        with self._lock:
+            if at_once(self._engine.store.cancel(run.id)):
+                self._end_cancelled(run, "the run was cancelled")
+                return True
+        attempt = self._engine.attempt_of(run.id)
+        return attempt is not None and attempt.cancel()
+
+    def _end_cancelled(self, run: Run, why: str) -> None:
+        self._handles.pop(run.id, None)
+        error = RunError("JobCancelled", why)
+        run._ended(Ending(RunState.CANCELLED, error, ended_at=instants.now().timestamp()))
+
+    def signal(self, run: Run, number: int) -> None:
+        """Send a signal to the process of the attempt that goes on."""
+        attempt = self._engine.attempt_of(run.id)
+        if attempt is not None:
+            attempt._owner.signal(attempt, number)
+
+    def process(self, run: Run) -> multiprocessing.Process | None:
+        """The process of the attempt that goes on; waits until there is one."""
+        run._wait_until(lambda: run.state is not RunState.PENDING, None)
+        attempt = self._engine.attempt_of(run.id)
+        return None if attempt is None else attempt.process
+
+    # The end
+
+    def pending(self) -> list[Run]:
+        """The runs it has handed out that have started and not ended."""
+        return [run for run in tuple(self._handles.values()) if run.state is RunState.RUNNING]
+
+    def close(self) -> None:
+        """Start nothing more; what has not started is cancelled."""
+        with self._lock:
+            if self._closed:
+                return
+            self._closed = True
+            self._engine.stop_starting()
+            for run in tuple(self._handles.values()):
+                if at_once(self._engine.store.cancel(run.id)):
+                    self._end_cancelled(run, "the scheduler was shut down before its time came")

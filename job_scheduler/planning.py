@@ -1,0 +1,142 @@
+"""What users give for a schedule, checked and turned into what the engine takes, and back."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Final
+
+from job_scheduler.durations import parse_duration
+from job_scheduler.errors import ArgumentsError, InvalidOptionError
+from job_scheduler.instants import to_utc
+from job_scheduler.retry import retry_policy
+from job_scheduler.schedule import ConflictResolution
+from job_scheduler.target import seconds_or_none
+from job_scheduler.triggers import Cron, Interval, Once
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from job_scheduler.schedule import Schedule
+    from job_scheduler.stores.base import RunRecord
+    from job_scheduler.target import Target
+    from job_scheduler.triggers import Trigger
+
+_POLICIES: Final = (
+    "misfire_grace_time",
+    "catch_up",
+    "overlap",
+    "jitter",
+    "start",
+    "end",
+    "pause_on_failures",
+    "priority",
+    "timeout",
+    "max_retries",
+    "retry",
+)
+
+_INTERNAL: Final = ("relative", "counts_from_end")
+
+
+def trigger_of(
+    job_id: str, *, interval: Any, cron: str | None, at: datetime | None, timezone: str | None
+) -> Trigger:
+    """The trigger that is meant; raises ``InvalidOptionError`` unless there is exactly one."""
+    if not isinstance(job_id, str) or not job_id:
+        raise InvalidOptionError(f"job_id is {job_id!r}; it must be a string that is not empty")
+    values = {"interval": interval, "cron": cron, "at": at}
+    given = [name for name, value in values.items() if value is not None]
+    if len(given) != 1:
+        what = " and ".join(given) or "none"
+        raise InvalidOptionError(f"job {job_id!r}: give one of interval, cron and at, not {what}")
+    if timezone is not None and cron is None:
+        raise InvalidOptionError(f"job {job_id!r}: timezone is given, but it belongs to cron")
+    if cron is not None:
+        return Cron(cron, "UTC" if timezone is None else timezone)
+    return Interval(parse_duration(interval, "interval")) if at is None else Once(to_utc(at, "at"))
+
+
+def describe(schedule: Schedule, first: datetime | None) -> str:
+    """When a schedule runs, in words."""
+    words = f"{schedule.job} {schedule.trigger.describe()}"
+    if schedule.counts_from_end and first is not None:
+        instant = first.isoformat(sep=" ", timespec="seconds")
+        return f"{words} after the end of a run, first at {instant}"
+    return words
+
+
+def describe_run(record: RunRecord | None) -> dict[str, Any] | None:
+    """A run as a user is told of it."""
+    if record is None:
+        return None
+    return {
+        "id": record.id,
+        "state": str(record.state),
+        "attempt": record.attempt,
+        "due_at": record.at,
+        "started_at": record.started_at,
+        "ended_at": record.ended_at,
+        "error": None if record.error is None else str(record.error),
+    }
+
+
+def positional(job_id: str, args: Any) -> tuple[Any, ...]:
+    """What was given as ``args``; raises ``ArgumentsError``."""
+    if args is None:
+        return ()
+    if isinstance(args, (list, tuple)):
+        return tuple(args)
+    raise ArgumentsError(f"job {job_id!r}: args is {args!r}; give a list, as in args=[{args!r}]")
+
+
+def keywords(job_id: str, kwargs: Any) -> dict[str, Any]:
+    """What was given as ``kwargs``; raises ``ArgumentsError``."""
+    if kwargs is None:
+        return {}
+    if isinstance(kwargs, dict) and all(isinstance(key, str) for key in kwargs):
+        return dict(kwargs)
+    raise ArgumentsError(f"job {job_id!r}: kwargs is {kwargs!r}; give a dict with strings as keys")
+
+
+def conflict_resolution_of(value: Any) -> ConflictResolution:
+    """What was given, as its kind or as text; raises ``InvalidOptionError``."""
+    try:
+        return ConflictResolution(value)
+    except ValueError:
+        known = ", ".join(repr(str(each)) for each in ConflictResolution)
+        raise InvalidOptionError(
+            f"conflict_resolution is {value!r}; it must be one of {known}"
+        ) from None
+
+
+def check_priority(priority: Any) -> None:
+    """Raise ``InvalidOptionError`` unless this is a priority."""
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise InvalidOptionError(
+            f"priority is {priority!r}; it must be a whole number, and lower ones run first"
+        )
+
+
+def policies_of(options: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Policies as a ``Schedule`` takes them; raises for unknown ones and for wrong values."""
+    options = dict(options)
+    internal: dict[str, Any] = {name: options.pop(name) for name in _INTERNAL if name in options}
+    for name in options:
+        if name not in _POLICIES:
+            near = get_close_matches(name, _POLICIES, 1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_POLICIES)}"
+            raise InvalidOptionError(f"{name!r} is no option of a schedule; {hint}")
+    if "max_retries" in options:
+        if "retry" in options:
+            raise InvalidOptionError("give one of retry and max_retries, not both")
+        options["retry"] = options.pop("max_retries")
+    if options.get("retry") is not None:
+        options["retry"] = retry_policy(options["retry"], "retry")
+    check_priority(options.get("priority", 5))
+    timeout = seconds_or_none(options.get("timeout"), "timeout")
+    if timeout is not None and target.place == "thread":
+        raise InvalidOptionError(
+            f"timeout is {timeout:g} s, but {target.name} runs in a thread, which cannot be "
+            f"stopped: make it async, or a Job with process()"
+        )
+    return {**options, **internal, "timeout": timeout}

@@ -1,0 +1,456 @@
+"""The engine: one asyncio loop that does what is due, and sleeps until the next instant.
+
+Each turn of the loop ends the runs that have ended, advances the schedules whose instant has come,
+as ``plan`` decides, claims the runs that are due, and starts them on executors. It holds no truth
+of its own beyond the runs it has started: that is the store's. Whatever goes wrong in a turn is
+logged, and the loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections import deque
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+
+from job_scheduler import instants
+from job_scheduler.durations import describe_duration
+from job_scheduler.run import Ending, RunError, RunState
+from job_scheduler.schedule import after_set_back, plan
+from job_scheduler.stores.base import Advance, Finish, NewRun
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from job_scheduler.executors.base import Executor
+    from job_scheduler.run import Run
+    from job_scheduler.schedule import Missed, Plan, Schedule
+    from job_scheduler.stores.base import Claim, Due, Store
+    from job_scheduler.target import Place, Target
+
+logger: Final = logging.getLogger("job_scheduler")
+
+_AT_ONE_TIME: Final = 500
+"""Schedules that are advanced, and runs that are claimed, before others get their turn."""
+
+_LONGEST_SLEEP: Final = 5.0
+"""Seconds after which the loop looks up in any case: the clock may have been set."""
+
+_AFTER_AN_ERROR: Final = 1.0
+"""Seconds until the next turn after one that has failed."""
+
+_STALE: Final = 30.0
+"""Seconds without a turn after which the loop counts as stuck."""
+
+_SET_BACK: Final = timedelta(seconds=1)
+"""Less is a correction of the clock that nobody notices."""
+
+
+class _Attempt(NamedTuple):
+    """A run that was started here."""
+
+    claim: Claim
+    target: Target
+    run: Run
+
+
+class Scheduler:
+    """Does what is due in a store, on executors.
+
+    Args:
+        store: where schedules and runs are kept.
+        executors: gives the executor for a place.
+        max_concurrent_jobs: how many runs go on at one time; None: as many as are due.
+        clock: gives the instant it is, in UTC.
+        observer: told when runs start and end here.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        executors: Callable[[Place], Executor],
+        *,
+        max_concurrent_jobs: int | None = None,
+        clock: Callable[[], datetime] = instants.now,
+        observer: Observer | None = None,
+    ) -> None:
+        self.store = store
+        self._executors = executors
+        self._most = max_concurrent_jobs
+        self._clock = clock
+        self._observer = observer
+        self._targets: dict[str, Target] = {}
+        self._running: dict[str, _Attempt] = {}
+        self._ended: deque[_Attempt] = deque()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._news: asyncio.Event | None = None
+        self._notified = False
+        self._sleeping_until: datetime | None = None
+        self._accepting = True
+        self._last_turn: float | None = None
+        self._clock_offset: timedelta | None = None
+
+    # Life
+
+    async def start(self) -> None:
+        """Begin to do what is due, on the running loop; harmless twice."""
+        if self._task is not None:
+            return
+        self._loop = asyncio.get_running_loop()
+        self._news = asyncio.Event()
+        self._accepting = True
+        self._last_turn = time.monotonic()
+        self._task = self._loop.create_task(self._serve(), name="job_scheduler")
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        """Start nothing more, wait for what goes on, and stop the rest after ``timeout`` seconds.
+
+        Harmless twice; may be started again.
+        """
+        self._accepting = False
+        if self._task is None:
+            return
+        assert self._loop is not None
+        deadline = None if timeout is None else self._loop.time() + timeout
+        while self._running and (deadline is None or self._loop.time() < deadline):
+            await self._wait_for_news(deadline)
+            await self._end_runs()
+        for attempt in tuple(self._running.values()):
+            attempt.run.cancel()
+        while any(self._can_be_stopped(attempt) for attempt in self._running.values()):
+            await self._wait_for_news(None)
+            await self._end_runs()
+        self._task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._task
+        self._task = None
+
+    def stop_starting(self) -> None:
+        """Start nothing more; what goes on goes on. From any thread."""
+        self._accepting = False
+
+    @staticmethod
+    def _can_be_stopped(attempt: _Attempt) -> bool:
+        return attempt.target.place != "thread"
+
+    async def __aenter__(self) -> Scheduler:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.shutdown()
+
+    @property
+    def healthy(self) -> bool:
+        """Whether the loop runs and has had a turn in the last 30 seconds."""
+        age = self.last_turn_age
+        return self._task is not None and not self._task.done() and age is not None and age < _STALE
+
+    @property
+    def last_turn_age(self) -> float | None:
+        """Seconds since the loop's last turn; None before the first."""
+        return None if self._last_turn is None else time.monotonic() - self._last_turn
+
+    # What is planned
+
+    async def add(self, schedule: Schedule, target: Target, first: datetime | None = None) -> bool:
+        """Plan a schedule, from ``first`` on or from now; False if there is one with its id."""
+        next_at = schedule.first_after(self._clock()) if first is None else first
+        self._targets[schedule.id] = target
+        if not await self.store.add(schedule, next_at):
+            return False
+        self._expect(next_at)
+        return True
+
+    async def remove(self, schedule_id: str) -> bool:
+        """Take a schedule off the plan for good; what runs goes on. False if there is none."""
+        cancelled = await self.store.remove(schedule_id)
+        if cancelled is None:
+            return False
+        self._targets.pop(schedule_id, None)
+        return True
+
+    async def pause(self, schedule_id: str) -> bool:
+        """Take a schedule off the plan until it is resumed; False if there is none."""
+        return await self.store.pause(schedule_id)
+
+    async def resume(self, schedule_id: str) -> bool:
+        """Put a schedule back on the plan, from now on; False if there is none.
+
+        Instants in the pause are not made up for.
+        """
+        record = await self.store.schedule(schedule_id)
+        if record is None:
+            return False
+        if record.paused:
+            next_at = record.schedule.first_after(self._clock())
+            await self.store.resume(schedule_id, next_at)
+            self._expect(next_at)
+        return True
+
+    async def enqueue(self, run: NewRun, target: Target) -> bool:
+        """Plan one run; False if there is one with its id."""
+        self._targets[run.id] = target
+        if not await self.store.enqueue(run):
+            return False
+        self._expect(run.at)
+        return True
+
+    async def cancel(self, run_id: str) -> bool:
+        """Cancel a run: it never starts, or is asked to stop; False if it had ended."""
+        if await self.store.cancel(run_id):
+            self._targets.pop(run_id, None)
+            return True
+        attempt = self._running.get(run_id)
+        return attempt is not None and attempt.run.cancel()
+
+    def target_of(self, schedule_id: str) -> Target:
+        """What a schedule runs."""
+        return self._targets[schedule_id]
+
+    def attempt_of(self, run_id: str) -> Run | None:
+        """What goes on here for a run of this id."""
+        attempt = self._running.get(run_id)
+        return None if attempt is None else attempt.run
+
+    # The loop
+
+    async def _serve(self) -> None:
+        while True:
+            try:
+                until = await self._turn()
+            except Exception:
+                logger.exception("the scheduler's loop has failed; it goes on in a second")
+                await asyncio.sleep(_AFTER_AN_ERROR)
+                continue
+            if until is not None and until <= self._clock():
+                await asyncio.sleep(0)  # let others have their turn
+            else:
+                await self._sleep(until)
+
+    async def _turn(self) -> datetime | None:
+        """Do what is due; returns when something will be."""
+        self._sleeping_until = None
+        self._last_turn = time.monotonic()
+        await self._notice_clock()
+        await self._end_runs()
+        if not self._accepting:
+            return None
+        now = self._clock()
+        due = await self.store.due(now, _AT_ONE_TIME)
+        if due:
+            decisions = [decision for each in due if (decision := await self._decide(each, now))]
+            await self.store.advance(decisions)
+        for claim in await self.store.claim(now, self._room()):
+            self._start(claim)
+        if not self._room():
+            return None  # the end of a run will wake us
+        return await self.store.next_instant()
+
+    def _room(self) -> int:
+        if self._most is None:
+            return _AT_ONE_TIME
+        return min(_AT_ONE_TIME, self._most - len(self._running))
+
+    async def _decide(self, due: Due, now: datetime) -> Advance | None:
+        """What to do about a schedule; one that cannot be planned is paused, not the others."""
+        try:
+            decision = plan(due.schedule, due.instant, due.active, now)
+        except Exception:
+            logger.exception("schedule %r cannot be planned: it is paused", due.schedule.id)
+            await self.store.pause(due.schedule.id)
+            return None
+        _log_missed(due.schedule, decision)
+        return Advance(due, decision)
+
+    async def _sleep(self, until: datetime | None) -> None:
+        seconds = _LONGEST_SLEEP
+        if until is not None:
+            seconds = min(seconds, (until - self._clock()).total_seconds())
+        self._sleeping_until = until or self._clock() + timedelta(days=1)
+        assert self._loop is not None
+        await self._wait_for_news(self._loop.time() + seconds)
+
+    async def _wait_for_news(self, deadline: float | None) -> None:
+        assert self._news is not None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                await self._news.wait()
+        self._news.clear()
+        self._notified = False
+
+    def _expect(self, instant: datetime | None) -> None:
+        """Wake the loop if this comes before what it sleeps for; from any thread."""
+        until = self._sleeping_until
+        if until is None or (instant is not None and instant < until):
+            self._wake()
+
+    def _wake(self) -> None:
+        """Have the loop look at what has changed; from any thread."""
+        if self._notified or self._loop is None or self._news is None:
+            return
+        self._notified = True
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nothing will be done
+            self._loop.call_soon_threadsafe(self._news.set)
+
+    async def _notice_clock(self) -> None:
+        """Go on as before when the clock was set back: what counts elapsed time does not stop."""
+        assert self._loop is not None
+        now = self._clock()
+        offset = now - instants.EPOCH - timedelta(seconds=self._loop.time())
+        before, self._clock_offset = self._clock_offset, offset
+        if before is None or before - offset < _SET_BACK:
+            return
+        by = before - offset
+        logger.warning("the clock was set back by %s", describe_duration(by))
+        await self.store.set_back(now, by)
+        for record in await self.store.schedules():
+            if record.next_at is None:
+                continue
+            changed = after_set_back(record.schedule, record.next_at, now, by)
+            if changed is not None:
+                await self.store.change(*changed)
+
+    # Runs
+
+    def _start(self, claim: Claim) -> None:
+        target = self._targets.get(claim.run_id)
+        if target is None and claim.schedule is not None:
+            target = self._targets.get(claim.schedule.id)
+        assert target is not None, f"run {claim.run_id} has no target"
+        timeout = target.timeout if claim.timeout is None else claim.timeout
+        try:
+            executor = self._executors(target.place)
+            run_id = claim.run_id if claim.attempt == 1 else f"{claim.run_id}/{claim.attempt}"
+            run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
+        except Exception as error:
+            run = _not_started(claim, error)
+        attempt = _Attempt(claim, target, run)
+        self._running[claim.run_id] = attempt
+        run._when_changed(lambda: self._notice(attempt))
+
+    def _notice(self, attempt: _Attempt) -> None:
+        """A run has changed; called in whatever thread it is that changes it."""
+        if attempt.run.state.ended:
+            self._ended.append(attempt)
+            self._wake()
+        elif self._observer is not None and attempt.run.state is RunState.RUNNING:
+            self._observer.started(attempt.claim.run_id, attempt.run)
+
+    async def _end_runs(self) -> None:
+        """Tell the store what came of the runs that have ended."""
+        if not self._ended:
+            return
+        attempts = []
+        while self._ended:
+            attempts.append(self._ended.popleft())
+        finished = [self._finish(attempt) for attempt in attempts]
+        held = await self.store.finish(finished)
+        for attempt, finish, failures in zip(attempts, finished, held, strict=True):
+            self._running.pop(attempt.claim.run_id, None)
+            if finish.retry_at is None:
+                self._targets.pop(attempt.claim.run_id, None)
+            if self._observer is not None:
+                self._observer.ended(attempt.claim.run_id, attempt.run, finish.retry_at is not None)
+            await self._pause_after(attempt.claim.schedule, failures)
+            _log_end(attempt, finish)
+
+    def _finish(self, attempt: _Attempt) -> Finish:
+        claim, run = attempt.claim, attempt.run
+        ending = run._ending
+        assert ending is not None
+        retry_at = next_at = None
+        if ending.state is RunState.FAILED and self._accepting:
+            policy = claim.retry or attempt.target.retry
+            kinds = () if ending.error is None else (ending.error.type, *ending.error.bases)
+            if policy is not None and policy.wants(claim.attempt - 1, kinds):
+                retry_at = self._clock() + policy.delay_before(claim.attempt)
+        if claim.schedule is not None and claim.schedule.counts_from_end and retry_at is None:
+            next_at = claim.schedule.first_after(self._clock())
+        return Finish(claim, ending, run._started_at, retry_at, next_at)
+
+    async def _pause_after(self, schedule: Schedule | None, failures: int | None) -> None:
+        most = None if schedule is None else schedule.pause_on_failures
+        if schedule is None or most is None or failures is None or failures < most:
+            return
+        record = await self.store.schedule(schedule.id)
+        if record is not None and not record.paused:
+            logger.warning("schedule %r is paused: %d failed runs in a row", schedule.id, failures)
+            await self.store.pause(schedule.id)
+
+
+class Observer(Protocol):
+    """Whoever wants to know what becomes of runs; called by any thread, so it must be quick."""
+
+    def started(self, run_id: str, run: Run) -> None:
+        """An attempt has started."""
+
+    def ended(self, run_id: str, run: Run, again: bool) -> None:
+        """An attempt has ended, and whether there will be another."""
+
+
+class _NoOwner:
+    """Of a run that could not be started: there is nothing to ask."""
+
+    def cancel(self, run: Run) -> bool:
+        return False
+
+    def signal(self, run: Run, number: int) -> None: ...
+
+    def process(self, run: Run) -> Any: ...
+
+
+def _not_started(claim: Claim, error: Exception) -> Run:
+    """The run that an executor has refused."""
+    from job_scheduler.launcher.ending import log_failure
+    from job_scheduler.run import Run
+
+    run = Run(claim.run_id, claim.job, _NoOwner())
+    reason = RunError(type(error).__name__, str(error))
+    run._ended(Ending(RunState.FAILED, reason, ended_at=time.time()))
+    log_failure(run)
+    return run
+
+
+def _log_missed(schedule: Schedule, decision: Plan) -> None:
+    for gap in decision.missed:
+        logger.warning("schedule %r: %s", schedule.id, describe_gap(gap))
+
+
+_WHY: Final = {
+    "late": "too late",
+    "coalesced": "made up for by one later run",
+    "overlap": "the run before goes on",
+    "too many": "more than are made up for",
+}
+
+
+def describe_gap(gap: Missed) -> str:
+    """``2 instants were skipped, 09:00 to 09:05: the run before goes on``."""
+    why = _WHY[gap.reason]
+    if gap.number == 1:
+        return f"the instant {gap.first} was skipped: {why}"
+    number = "more than 100,000" if gap.number is None else gap.number
+    return f"{number} instants were skipped, {gap.first} to {gap.last}: {why}"
+
+
+def _log_end(attempt: _Attempt, finish: Finish) -> None:
+    claim, run = attempt.claim, attempt.run
+    if finish.retry_at is not None:
+        logger.warning(
+            "job %r: attempt %d has failed, the next is at %s (run %s)",
+            claim.job,
+            claim.attempt,
+            finish.retry_at,
+            claim.run_id,
+        )
+    elif logger.isEnabledFor(logging.INFO):
+        took = ""
+        if run._started_at is not None and finish.ending.ended_at is not None:
+            took = f" after {max(0.0, finish.ending.ended_at - run._started_at):.3f} s"
+        logger.info("job %r %s%s (run %s)", claim.job, run.state, took, claim.run_id)

@@ -215,9 +215,16 @@ class Dispatcher:
             self._planner.close()
         for executor in self._started():
             executor.close()
+        if self._loop_thread is not None:
+            self._loop_thread.stop_once(lambda: not self._pending())
 
     def shutdown(self, timeout: float | None) -> None:
         """Take no more runs, wait for accepted ones, and stop what is left after ``timeout``."""
+        if self._loop_thread is not None and self._loop_thread.is_current:
+            raise LaunchError(
+                "shutdown() would wait for the job that calls it: call shutdown(wait=False), or "
+                "call it from a thread"
+            )
         self.close()
         deadline = None if timeout is None else time.monotonic() + timeout
         while runs := self._pending():  # again, since one may have been on its way in
@@ -227,8 +234,6 @@ class Dispatcher:
         stopped = [run for run in self._pending() if run.cancel()]
         for run in stopped:
             run.wait()
-        if self._loop_thread is not None:
-            self._loop_thread.stop()
 
     def _pending(self) -> list[Run]:
         runs = [run for executor in self._started() for run in executor.pending()]

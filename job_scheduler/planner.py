@@ -351,8 +351,7 @@ class Planner:
             if at_once(self._engine.store.cancel(run.id)):
                 self._end_cancelled(run, "the run was cancelled")
                 return True
-        attempt = self._engine.attempt_of(run.id)
-        return attempt is not None and attempt.cancel()
+        return bool(at_once(self._engine.cancel(run.id)))
 
     def _end_cancelled(self, run: Run, why: str) -> None:
         self._handles.pop(run.id, None)

@@ -14,11 +14,13 @@ import logging
 import time
 from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler import instants
 from job_scheduler.durations import describe_duration
-from job_scheduler.run import Ending, RunError, RunState
+from job_scheduler.executors.starter import Starter
+from job_scheduler.launcher.ending import log_failure
+from job_scheduler.run import Ending, Run, RunError, RunState
 from job_scheduler.schedule import after_set_back, plan
 from job_scheduler.stores.base import Advance, Finish, NewRun
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from job_scheduler.executors.base import Executor
-    from job_scheduler.run import Run
     from job_scheduler.schedule import Missed, Plan, Schedule
     from job_scheduler.stores.base import Claim, Due, Store
     from job_scheduler.target import Place, Target
@@ -50,12 +51,21 @@ _SET_BACK: Final = timedelta(seconds=1)
 """Less is a correction of the clock that nobody notices."""
 
 
-class _Attempt(NamedTuple):
-    """A run that was started here."""
+class _Attempt:
+    """A run that is started here."""
 
-    claim: Claim
-    target: Target
-    run: Run
+    __slots__ = ("cancelled", "claim", "run", "target")
+
+    def __init__(self, claim: Claim, target: Target) -> None:
+        self.claim = claim
+        self.target = target
+        self.run: Run | None = None
+        """None until an executor has taken it."""
+        self.cancelled = False
+
+    def cancel(self) -> bool:
+        self.cancelled = True
+        return self.run is None or self.run.cancel()
 
 
 class Scheduler:
@@ -86,6 +96,7 @@ class Scheduler:
         self._targets: dict[str, Target] = {}
         self._running: dict[str, _Attempt] = {}
         self._ended: deque[_Attempt] = deque()
+        self._starter = Starter()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Event | None = None
@@ -121,7 +132,7 @@ class Scheduler:
             await self._wait_for_news(deadline)
             await self._end_runs()
         for attempt in tuple(self._running.values()):
-            attempt.run.cancel()
+            attempt.cancel()
         while any(self._can_be_stopped(attempt) for attempt in self._running.values()):
             await self._wait_for_news(None)
             await self._end_runs()
@@ -207,7 +218,7 @@ class Scheduler:
             self._targets.pop(run_id, None)
             return True
         attempt = self._running.get(run_id)
-        return attempt is not None and attempt.run.cancel()
+        return attempt is not None and attempt.cancel()
 
     def target_of(self, schedule_id: str) -> Target:
         """What a schedule runs."""
@@ -323,6 +334,15 @@ class Scheduler:
         if target is None and claim.schedule is not None:
             target = self._targets.get(claim.schedule.id)
         assert target is not None, f"run {claim.run_id} has no target"
+        attempt = self._running[claim.run_id] = _Attempt(claim, target)
+        if target.place == "process":
+            self._starter.call(lambda: self._submit(attempt))
+        else:
+            self._submit(attempt)
+
+    def _submit(self, attempt: _Attempt) -> None:
+        """Give a run to its executor."""
+        claim, target = attempt.claim, attempt.target
         timeout = target.timeout if claim.timeout is None else claim.timeout
         try:
             executor = self._executors(target.place)
@@ -330,38 +350,44 @@ class Scheduler:
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
         except Exception as error:
             run = _not_started(claim, error)
-        attempt = _Attempt(claim, target, run)
-        self._running[claim.run_id] = attempt
-        run._when_changed(lambda: self._notice(attempt))
+        attempt.run = run
+        if attempt.cancelled:
+            run.cancel()
+        run._when_changed(lambda: self._notice(attempt, run))
 
-    def _notice(self, attempt: _Attempt) -> None:
+    def _notice(self, attempt: _Attempt, run: Run) -> None:
         """A run has changed; called in whatever thread it is that changes it."""
-        if attempt.run.state.ended:
+        if run.state.ended:
             self._ended.append(attempt)
             self._wake()
-        elif self._observer is not None and attempt.run.state is RunState.RUNNING:
-            self._observer.started(attempt.claim.run_id, attempt.run)
+        elif self._observer is not None and run.state is RunState.RUNNING:
+            self._observer.started(attempt.claim.run_id, run)
 
     async def _end_runs(self) -> None:
         """Tell the store what came of the runs that have ended."""
         if not self._ended:
             return
-        attempts = []
+        attempts = {}
         while self._ended:
-            attempts.append(self._ended.popleft())
-        finished = [self._finish(attempt) for attempt in attempts]
+            attempt = self._ended.popleft()
+            attempts[attempt.claim.run_id] = attempt  # it may have told so twice
+        finished = [self._finish(attempt) for attempt in attempts.values()]
         held = await self.store.finish(finished)
-        for attempt, finish, failures in zip(attempts, finished, held, strict=True):
-            self._running.pop(attempt.claim.run_id, None)
-            if finish.retry_at is None:
-                self._targets.pop(attempt.claim.run_id, None)
+        for finish, failures in zip(finished, held, strict=True):
+            claim = finish.claim
+            again = finish.retry_at is not None
+            run = self._running.pop(claim.run_id).run
+            assert run is not None
+            if not again:
+                self._targets.pop(claim.run_id, None)
             if self._observer is not None:
-                self._observer.ended(attempt.claim.run_id, attempt.run, finish.retry_at is not None)
-            await self._pause_after(attempt.claim.schedule, failures)
-            _log_end(attempt, finish)
+                self._observer.ended(claim.run_id, run, again)
+            await self._pause_after(claim.schedule, failures)
+            _log_end(finish)
 
     def _finish(self, attempt: _Attempt) -> Finish:
         claim, run = attempt.claim, attempt.run
+        assert run is not None
         ending = run._ending
         assert ending is not None
         retry_at = next_at = None
@@ -407,9 +433,6 @@ class _NoOwner:
 
 def _not_started(claim: Claim, error: Exception) -> Run:
     """The run that an executor has refused."""
-    from job_scheduler.launcher.ending import log_failure
-    from job_scheduler.run import Run
-
     run = Run(claim.run_id, claim.job, _NoOwner())
     reason = RunError(type(error).__name__, str(error))
     run._ended(Ending(RunState.FAILED, reason, ended_at=time.time()))
@@ -439,8 +462,8 @@ def describe_gap(gap: Missed) -> str:
     return f"{number} instants were skipped, {gap.first} to {gap.last}: {why}"
 
 
-def _log_end(attempt: _Attempt, finish: Finish) -> None:
-    claim, run = attempt.claim, attempt.run
+def _log_end(finish: Finish) -> None:
+    claim = finish.claim
     if finish.retry_at is not None:
         logger.warning(
             "job %r: attempt %d has failed, the next is at %s (run %s)",
@@ -451,6 +474,6 @@ def _log_end(attempt: _Attempt, finish: Finish) -> None:
         )
     elif logger.isEnabledFor(logging.INFO):
         took = ""
-        if run._started_at is not None and finish.ending.ended_at is not None:
-            took = f" after {max(0.0, finish.ending.ended_at - run._started_at):.3f} s"
-        logger.info("job %r %s%s (run %s)", claim.job, run.state, took, claim.run_id)
+        if finish.started_at is not None and finish.ending.ended_at is not None:
+            took = f" after {max(0.0, finish.ending.ended_at - finish.started_at):.3f} s"
+        logger.info("job %r %s%s (run %s)", claim.job, finish.ending.state, took, claim.run_id)

@@ -5,6 +5,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_LOOK_SECONDS: Final = 0.1
+
+
+async def _end_other_tasks() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 class LoopThread:
@@ -18,6 +31,7 @@ class LoopThread:
     def _serve(self) -> None:
         try:
             self.loop.run_forever()
+            self.loop.run_until_complete(_end_other_tasks())
         finally:
             self.loop.close()
 
@@ -26,7 +40,13 @@ class LoopThread:
         """Whether the caller is on this loop."""
         return threading.current_thread() is self._thread
 
-    def stop(self) -> None:
-        """Stop the loop once its turn is over; harmless twice."""
+    def stop_once(self, is_idle: Callable[[], bool]) -> None:
+        """Stop the loop as soon as it has nothing to do any more; harmless twice."""
         with contextlib.suppress(RuntimeError):  # it is closed already
-            self.loop.call_soon_threadsafe(self.loop.stop)
+            self.loop.call_soon_threadsafe(self._stop_once, is_idle)
+
+    def _stop_once(self, is_idle: Callable[[], bool]) -> None:
+        if is_idle():
+            self.loop.stop()
+        else:
+            self.loop.call_later(_LOOK_SECONDS, self._stop_once, is_idle)

@@ -35,8 +35,11 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("job_scheduler")
 
-_AT_ONE_TIME: Final = 500
+_AT_ONE_TIME: Final = 64
 """Schedules that are advanced, and runs that are claimed, before others get their turn."""
+
+_LONGEST_BURST: Final = 0.02
+"""Seconds for which runs are started before those that have ended are recorded."""
 
 _LONGEST_SLEEP: Final = 5.0
 """Seconds after which the loop looks up in any case: the clock may have been set."""
@@ -104,6 +107,7 @@ class Scheduler:
         self._sleeping_until: datetime | None = None
         self._accepting = True
         self._last_turn: float | None = None
+        self._last_recorded = 0.0
         self._clock_offset: timedelta | None = None
 
     # Life
@@ -249,35 +253,46 @@ class Scheduler:
         self._sleeping_until = None
         self._last_turn = time.monotonic()
         await self._notice_clock()
-        await self._end_runs()
         if not self._accepting:
+            await self._end_runs()
             return None
         now = self._clock()
         due = await self.store.due(now, _AT_ONE_TIME)
         if due:
-            decisions = [decision for each in due if (decision := await self._decide(each, now))]
-            await self.store.advance(decisions)
-        for claim in await self.store.claim(now, self._room()):
+            await self._advance(due, now)
+        room = self._room()
+        claims = await self.store.claim(now, room) if room else []
+        for claim in claims:
             self._start(claim)
-        if not self._room():
-            return None  # the end of a run will wake us
-        return await self.store.next_instant()
+        # What is due goes before what has ended, but not for long: runs that are not recorded
+        # as ended take up room, and are overlapped.
+        in_a_burst = due or claims
+        if not in_a_burst or self._last_turn - self._last_recorded > _LONGEST_BURST:
+            await self._end_runs()
+        if in_a_burst:
+            return now
+        return await self.store.next_instant() if self._room() else None
 
     def _room(self) -> int:
+        """How many runs may be started now; at none, the end of one will wake the loop."""
         if self._most is None:
             return _AT_ONE_TIME
         return min(_AT_ONE_TIME, self._most - len(self._running))
 
-    async def _decide(self, due: Due, now: datetime) -> Advance | None:
-        """What to do about a schedule; one that cannot be planned is paused, not the others."""
-        try:
-            decision = plan(due.schedule, due.instant, due.active, now)
-        except Exception:
-            logger.exception("schedule %r cannot be planned: it is paused", due.schedule.id)
-            await self.store.pause(due.schedule.id)
-            return None
-        _log_missed(due.schedule, decision)
-        return Advance(due, decision)
+    async def _advance(self, due: list[Due], now: datetime) -> None:
+        """Decide what to do about schedules; one that cannot be planned is paused alone."""
+        decisions = []
+        for each in due:
+            try:
+                decision = plan(each.schedule, each.instant, each.active, now)
+            except Exception:
+                logger.exception("schedule %r cannot be planned: it is paused", each.schedule.id)
+                await self.store.pause(each.schedule.id)
+                continue
+            decisions.append(Advance(each, decision))
+            if decision.missed:
+                _log_missed(each.schedule, decision)
+        await self.store.advance(decisions)
 
     async def _sleep(self, until: datetime | None) -> None:
         seconds = _LONGEST_SLEEP
@@ -365,6 +380,7 @@ class Scheduler:
 
     async def _end_runs(self) -> None:
         """Tell the store what came of the runs that have ended."""
+        self._last_recorded = time.monotonic()
         if not self._ended:
             return
         attempts = {}

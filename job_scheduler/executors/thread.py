@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import threading
@@ -63,35 +64,34 @@ class ThreadExecutor:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
         run = Run(run_id or next(self._ids), name, self)
         self._waiting[run] = True
-        if self._threads < self._most_threads:
-            try:
-                self._grow()
-            except RuntimeError as error:
-                del self._waiting[run]
-                raise LaunchError(f"job {name!r} was not accepted: {error}") from error
         self._orders.put((run, target, args, kwargs))
+        try:
+            self._grow_if_all_are_busy()
+        except RuntimeError as error:
+            if not self._threads and self._waiting.pop(run, False):
+                raise LaunchError(f"job {name!r} was not accepted: {error}") from error
         return run
 
-    def _grow(self) -> None:
-        """Start a thread, if more runs are here than threads; raises if there is none at all."""
+    def _grow_if_all_are_busy(self) -> None:
+        """Start a thread, if a run waits and no thread is free; raises if the system has none.
+
+        Whoever submits a run looks after it has put it down, and a thread after it has taken one
+        up. So one of them sees that another thread is needed.
+        """
+        if not self._waiting or not len(self._running) >= self._threads < self._most_threads:
+            return
         with self._lock:
-            if len(self._waiting) + len(self._running) <= self._threads:
-                return
-            if self._threads == self._most_threads:
-                return
-            name = f"job_scheduler-{self._threads}"
-            try:
+            if self._threads < self._most_threads:
+                name = f"job_scheduler-{self._threads}"
                 threading.Thread(target=self._work, name=name, daemon=True).start()
-            except RuntimeError:  # the system has no more
-                if not self._threads:
-                    raise
-                return
-            self._threads += 1
+                self._threads += 1
 
     def _work(self) -> None:
         while (order := self._orders.get()) is not None:
             run = order[0]
             self._running[run] = True
+            with contextlib.suppress(RuntimeError):  # this thread will take the next, too
+                self._grow_if_all_are_busy()
             if self._waiting.pop(run, False):
                 self._run(*order)
             self._running.pop(run, None)

@@ -534,6 +534,8 @@ class TestBadFiles:
             ("jobs: []\n---\njobs: []", 2, "expected a single document in the stream"),
             ("jobs:\n  - 'x", 2, "this is not YAML: while scanning a quoted scalar"),
             ("jobs:\n\t- x", 2, "this is not YAML"),
+            ("jobs:\n  x: {<<: 5}", 2, "job 'x': expected a mapping or list of mappings"),
+            ("jobs:\n  x: {<<: [5]}", 2, "job 'x': expected a mapping for merging"),
             ("jobs: *x", 1, "found undefined alias 'x'"),
             ("jobs:\n  ? [a]\n  : b", 2, "a key must be a plain value, not a list or a mapping"),
             ("jobs:\n  - !job x", 2, "the tag '!job' is not plain YAML"),

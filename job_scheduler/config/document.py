@@ -43,8 +43,14 @@ class Document:
         return self._repeated.pop(id(node), [])
 
     def pairs(self, node: MappingNode) -> list[tuple[Node, Node]]:
-        """The keys and values of a mapping, with those it merges in (``<<``) first."""
-        self._constructor.flatten_mapping(node)
+        """The keys and values of a mapping, with those it merges in (``<<``) first.
+
+        Raises ``ValueError`` if it merges in what is no mapping.
+        """
+        try:
+            self._constructor.flatten_mapping(node)
+        except yaml.MarkedYAMLError as error:
+            raise ValueError(str(error.problem)) from error
         pairs: list[tuple[Node, Node]] = node.value
         return pairs
 

@@ -117,11 +117,12 @@ class _Section:
     def pairs(self, node: MappingNode) -> list[tuple[ScalarNode, Node]]:
         """The keys and values of a mapping; tells keys that stand there twice."""
         self.complain_of_repeated(node)
-        pairs: list[tuple[ScalarNode, Node]] = []
-        for key, value in self.document.pairs(node):
-            assert isinstance(key, ScalarNode)
-            pairs.append((key, value))
-        return pairs
+        try:
+            pairs = self.document.pairs(node)
+        except ValueError as error:
+            self.complain(node, str(error), "<<")
+            return []
+        return [(key, value) for key, value in pairs if isinstance(key, ScalarNode)]
 
     def complain_of_repeated(self, node: MappingNode) -> None:
         for key in self.document.take_repeated(node):

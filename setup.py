@@ -24,8 +24,10 @@ BENCH = [
     "rq>=2.0",
     "sqlalchemy>=2.0",
 ]
+YAML = ["pyyaml>=6"]
 TEST = [
     *EXAMPLES,
+    *YAML,
     "croniter>=6.0",
     "cronsim>=2.7",
     "hypothesis>=6.100",
@@ -35,6 +37,7 @@ TEST = [
     "pytest-xdist>=3.5",
     "ruff>=0.6",
     "setuptools>=70.1",  # builds the package in a test, without a network
+    "types-PyYAML",
     "tzdata>=2026.1; sys_platform == 'win32'",
 ]
 
@@ -50,7 +53,8 @@ setup(
     packages=find_packages(include=["job_scheduler", "job_scheduler.*"]),
     package_data={"job_scheduler": ["py.typed"]},
     install_requires=["pytimeparse>=1.1.10"],
-    extras_require={"examples": EXAMPLES, "test": TEST, "bench": BENCH, "all": TEST},
+    entry_points={"console_scripts": ["job-scheduler=job_scheduler.cli.main:main"]},
+    extras_require={"yaml": YAML, "examples": EXAMPLES, "test": TEST, "bench": BENCH, "all": TEST},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

@@ -14,6 +14,7 @@ next to nothing: the process that launches the jobs imports this package too.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from job_scheduler.config import load_jobs as load_jobs
     from job_scheduler.job import Job as Job
     from job_scheduler.job_scheduler import JobScheduler as JobScheduler
     from job_scheduler.run import Run as Run
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Cron", "Interval", "Job", "JobScheduler", "Once", "Run"]
+__all__ = ["Cron", "Interval", "Job", "JobScheduler", "Once", "Run", "load_jobs"]
 
 _HOME = {
     "Cron": "job_scheduler.triggers",
@@ -32,6 +33,7 @@ _HOME = {
     "JobScheduler": "job_scheduler.job_scheduler",
     "Once": "job_scheduler.triggers",
     "Run": "job_scheduler.run",
+    "load_jobs": "job_scheduler.config",
 }
 
 

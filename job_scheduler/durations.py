@@ -13,18 +13,24 @@ LONGEST: Final = timedelta(days=365_000)
 
 _FORMS: Final = (
     "give a number with its unit, as in '30s', '2h32m' or '1.5 days', a colon form, as in '16:00', "
-    "which is 16 minutes, a number of seconds, or a timedelta"
+    "which is 16 minutes, a number of seconds"
 )
+
+_LONGEST_TEXT: Final = 100
 
 
 def parse_duration(
-    value: float | str | timedelta, what: str = "duration", *, zero: bool = False
+    value: float | str | timedelta,
+    what: str = "duration",
+    *,
+    zero: bool = False,
+    or_else: str = "a timedelta",
 ) -> timedelta:
     """Turn a duration into a ``timedelta``; ``what`` names it in the error.
 
     A number is seconds. A string is what ``pytimeparse`` reads, and carries its unit or its
     colons: ``"1s"``, ``"2h32m"``, ``"1.24 days"``, ``"16:00"`` (16 minutes). With ``zero``,
-    nothing at all is a duration too.
+    nothing at all is a duration too. ``or_else`` is what the error names beside these.
 
     Raises ``InvalidOptionError`` (a ``ValueError``) for what cannot be read, what is negative,
     and what is longer than a thousand years.
@@ -32,11 +38,11 @@ def parse_duration(
     if isinstance(value, timedelta):
         duration = value
     elif isinstance(value, str):
-        duration = _timedelta(_parse(value, what), value, what)
+        duration = _timedelta(_parse(value, what, or_else), value, what)
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
         duration = _timedelta(value, value, what)
     else:
-        raise InvalidOptionError(f"{what} is {value!r}; {_FORMS}")
+        raise InvalidOptionError(f"{what} is {value!r}; {_FORMS}, or {or_else}")
     if duration < timedelta(0) or not (duration or zero):
         least = "zero or more" if zero else "more than zero"
         raise InvalidOptionError(f"{what} is {value!r}; it must be {least}")
@@ -45,12 +51,19 @@ def parse_duration(
     return duration
 
 
-def _parse(text: str, what: str) -> float:
+def _parse(text: str, what: str, or_else: str) -> float:
     from pytimeparse.timeparse import timeparse
 
-    seconds = timeparse(text) if text.isascii() else None
+    if len(text) > _LONGEST_TEXT:
+        raise InvalidOptionError(
+            f"{what} is a text of {len(text):,} characters; {_LONGEST_TEXT} are the most"
+        )
+    # Many blanks in a row would keep timeparse busy for seconds.
+    seconds = timeparse(" ".join(text.split())) if text.isascii() else None
     if seconds is None:
-        raise InvalidOptionError(f"{what} is {text!r}, which cannot be read; {_FORMS}")
+        raise InvalidOptionError(
+            f"{what} is {text!r}, which cannot be read; {_FORMS}, or {or_else}"
+        )
     return seconds
 
 

@@ -11,6 +11,7 @@
     ├── ArgumentsError       (TypeError)
     ├── InvalidOptionError   (ValueError)
     │   └── InvalidCronError
+    ├── ConfigError          (ValueError)
     ├── JobImportError       (ImportError)
     ├── LaunchError          (RuntimeError)
     ├── QueueFullError       (RuntimeError)
@@ -20,6 +21,8 @@ Each is also the built-in error that a reader would expect, so ``except ValueErr
 What goes wrong *inside* a job is never raised in the caller: it is on the run, as
 :class:`job_scheduler.run.RunError`.
 """
+
+from __future__ import annotations
 
 
 class SchedulerError(Exception):
@@ -75,6 +78,32 @@ class InvalidCronError(InvalidOptionError):
         self.field = field
         self.position = position
         self.value = value
+
+
+class ConfigError(SchedulerError, ValueError):
+    """A file of jobs cannot be used; all that is wrong with it, one problem per line.
+
+    ``problems`` are the single ones, each a ``ConfigError`` with its own place: ``file``, ``line``
+    (from 1), ``entry`` (the name of the job) and ``field``, each None where it has none. The whole
+    has the place of the first.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        file: str | None = None,
+        line: int | None = None,
+        entry: str | None = None,
+        field: str | None = None,
+        problems: tuple[ConfigError, ...] = (),
+    ) -> None:
+        super().__init__(message)
+        self.file = file
+        self.line = line
+        self.entry = entry
+        self.field = field
+        self.problems = problems
 
 
 class JobImportError(SchedulerError, ImportError):

@@ -24,9 +24,11 @@ TIERS = [
     {"scheduler"},
     {"dispatch", "planner", "planning"},
     {"job_scheduler"},
+    {"config"},
+    {"cli", "__main__"},
 ]
 
-PUBLIC = {"Cron", "Interval", "Job", "JobScheduler", "Once", "Run"}
+PUBLIC = {"Cron", "Interval", "Job", "JobScheduler", "Once", "Run", "load_jobs"}
 
 LIGHT_IMPORT = {"job_scheduler"}
 
@@ -156,7 +158,8 @@ def test_the_package_alone_is_installed(tmp_path):
     installed = {
         path.name for path in tmp_path.iterdir() if not path.name.endswith((".dist-info", "-src"))
     }
-    assert installed == {"job_scheduler"}
+    assert installed == {"job_scheduler", "bin"}
+    assert (tmp_path / "bin" / "job-scheduler").exists()
     assert (tmp_path / "job_scheduler" / "py.typed").exists()
     assert (tmp_path / "job_scheduler" / "launcher" / "zygote.py").exists()
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -70,6 +71,22 @@ def test_what_cannot_be_read_is_told_with_what_can():
     ) as caught:
         parse_duration("1h2", "frequency")
     assert "'16:00', which is 16 minutes" in str(caught.value)
+    assert str(caught.value).endswith(", a number of seconds, or a timedelta")
+    with pytest.raises(ValueError, match=r"a number of seconds, or 'startup'$"):
+        parse_duration("soon", "initial_delay", or_else="'startup'")
+
+
+@pytest.mark.parametrize("text", ["1w" + " " * 97 + "x", "1w " * 33, "1" * 101, " " * 10**6])
+def test_a_text_made_to_be_slow_is_refused_at_once(text):
+    started = time.monotonic()
+    with pytest.raises(ValueError, match="timeout is "):
+        parse_duration(text, "timeout")
+    assert time.monotonic() - started < 0.5
+
+
+def test_a_text_that_is_too_long_is_not_repeated():
+    with pytest.raises(ValueError, match=r"^frequency is a text of 1,000 characters; 100 are the"):
+        parse_duration("1" * 1000, "frequency")
 
 
 @given(st.timedeltas(min_value=timedelta(milliseconds=1), max_value=timedelta(days=300_000)))

@@ -1,0 +1,1 @@
+"""The command ``job-scheduler``."""

@@ -1,0 +1,129 @@
+"""``job-scheduler check FILE`` and ``job-scheduler run FILE``."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from job_scheduler import __version__
+from job_scheduler.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from job_scheduler.config.entries import Entry
+
+_PATIENCE: Final = 30
+"""Seconds that jobs have to end after Ctrl-C."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; returns its exit code: 0, or 1 for a file that cannot be used."""
+    options = _parser().parse_args(arguments)
+    # As python -m does, so that handlers of the current directory are found.
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+    try:
+        command: Any = options.command
+        return int(command(options.file))
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+    except OSError as error:
+        print(f"{options.file}: {error.strerror or error}", file=sys.stderr)
+    return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="job-scheduler", description="Check and run files of jobs (YAML)."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, summary in (
+        (check, "say whether a file is good, and when its jobs run next"),
+        (run, "run the jobs of a file in the foreground, until Ctrl-C"),
+    ):
+        subparser = commands.add_parser(
+            command.__name__,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}. "
+            f"The file is trusted input: the modules that it names are imported.",
+        )
+        subparser.add_argument("file", metavar="FILE", help="for example jobs.yaml")
+        subparser.set_defaults(command=command)
+    return parser
+
+
+def check(file: str) -> int:
+    """Say whether a file is good, and when its jobs run next; no job is made."""
+    from job_scheduler.config import read_jobs
+
+    _describe(file, read_jobs(file))
+    return 0
+
+
+def run(file: str) -> int:
+    """Run the jobs of a file in the foreground, until Ctrl-C."""
+    from job_scheduler.config import read_jobs
+
+    entries = read_jobs(file)
+    _describe(file, entries)
+
+    from job_scheduler.config.loading import make_jobs, schedule_jobs
+    from job_scheduler.job_scheduler import JobScheduler
+
+    jobs = make_jobs(entries)
+    _print_log()
+    scheduler: Any = JobScheduler()
+    try:
+        schedule_jobs(scheduler, jobs)
+        print("running; Ctrl-C ends it", flush=True)
+        scheduler.wait()
+    except KeyboardInterrupt:
+        print(f"ending; jobs that run have {_PATIENCE} s, Ctrl-C stops them now", flush=True)
+    try:
+        scheduler.shutdown(timeout=_PATIENCE)
+    except KeyboardInterrupt:
+        scheduler.shutdown(timeout=0)
+    return 0
+
+
+def _print_log() -> None:
+    """Print what the scheduler logs, one line per record, unless it is printed already."""
+    logger = logging.getLogger("job_scheduler")
+    if logger.handlers:
+        return
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+
+
+def _describe(file: str, entries: list[Entry]) -> None:
+    count = "1 job" if len(entries) == 1 else f"{len(entries):,} jobs"
+    print(f"{file} is good: {count}")
+    for entry in entries:
+        print(f"\n{entry.name} ({entry.job_class.__module__}.{entry.job_class.__qualname__})")
+        print(f"    {entry.describe()}")
+        for policy, value in entry.policies.items():
+            print(f"    {policy}: {_words(value)}")
+        instants = [instant.isoformat(" ", "seconds") for instant in entry.preview()]
+        if instants:
+            print(f"    next: {', '.join(instants)}")
+        elif entry.cron is not None:
+            print("    next: never")
+
+
+def _words(value: object) -> str:
+    from datetime import datetime, timedelta
+
+    from job_scheduler.durations import describe_duration
+
+    if isinstance(value, timedelta):
+        return describe_duration(value)
+    if isinstance(value, datetime):
+        return value.astimezone().isoformat(" ", "seconds")
+    return str(value)

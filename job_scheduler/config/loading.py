@@ -1,0 +1,71 @@
+"""From checked entries to jobs on a scheduler's plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler.config.classes import needs_core_lib
+from job_scheduler.config.report import problem_at
+
+if TYPE_CHECKING:
+    from job_scheduler.config.entries import Entry
+    from job_scheduler.job import Job
+
+
+def make_jobs(entries: list[Entry], core_lib: Any = None) -> list[tuple[Entry, Job]]:
+    """Make the job of each entry and give it ``core_lib``, if there is one.
+
+    Raises ``ConfigError`` with the entry whose constructor or hook failed.
+    """
+    jobs = []
+    for entry in entries:
+        try:
+            jobs.append((entry, _make_job(entry, core_lib)))
+        except Exception as error:
+            said = f"{entry.job_class.__qualname__} cannot be made: {type(error).__name__}: {error}"
+            raise _problem(entry, said) from error
+    return jobs
+
+
+def _make_job(entry: Entry, core_lib: Any) -> Job:
+    params = dict(entry.params)
+    if needs_core_lib(entry.job_class):
+        params["core_lib"] = core_lib
+    job = entry.job_class(**params)
+    # A constructor that passed it on has called the hook already.
+    if core_lib is not None and job.core_lib is not core_lib:
+        job.set_data_handler(core_lib)
+    return job
+
+
+def schedule_jobs(scheduler: Any, jobs: list[tuple[Entry, Job]]) -> None:
+    """Put all jobs on the plan; if the scheduler refuses one, it is shut down."""
+    for entry, job in jobs:
+        try:
+            _schedule(scheduler, entry, job)
+        except (TypeError, ValueError) as error:
+            scheduler.shutdown(timeout=0)
+            raise _problem(entry, str(error)) from error
+
+
+def _schedule(scheduler: Any, entry: Entry, job: Job) -> None:
+    if entry.cron is not None:
+        scheduler.add_job(
+            entry.name,
+            job,
+            cron=entry.cron.expression,
+            timezone=entry.cron.timezone,
+            **entry.policies,
+        )
+    elif entry.frequency is None:
+        scheduler.schedule_once(entry.initial_delay, job, job_id=entry.name, **entry.policies)
+    else:
+        scheduler.schedule(
+            entry.initial_delay, entry.frequency, job, job_id=entry.name, **entry.policies
+        )
+
+
+def _problem(entry: Entry, said: str) -> Exception:
+    problem = problem_at(entry.file, said, line=entry.line, entry=entry.name)
+    problem.problems = (problem,)
+    return problem

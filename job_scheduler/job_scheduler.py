@@ -275,15 +275,18 @@ class JobScheduler:
     def wait(self) -> None:
         """Block until Ctrl-C, SIGTERM or :meth:`shutdown`; the last line of a ``main.py``.
 
-        Then running jobs are waited for, a second Ctrl-C excepted, and the program can end as
-        usual, with code 0. SIGTERM is looked at only in the main thread, and only if the program
+        Then running jobs are waited for, until a second Ctrl-C stops them, and the program can
+        end as usual, with code 0. SIGTERM is looked at only in the main thread, and only if the program
         does not do so itself.
         """
         from job_scheduler.waiting import wait_for_the_end
 
         dispatcher = self._dispatcher or self._start()
         wait_for_the_end(dispatcher.ended)
-        self.shutdown()
+        try:
+            self.shutdown()
+        except KeyboardInterrupt:
+            self.shutdown(timeout=0)
 
     def job(self, job_class: JobClass) -> JobClass:
         """Register a job class under its own name; for use as a decorator."""

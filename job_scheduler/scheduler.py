@@ -41,9 +41,6 @@ _AT_ONE_TIME: Final = 64
 _LONGEST_BURST: Final = 0.02
 """Seconds for which runs are started before those that have ended are recorded."""
 
-_LONGEST_SLEEP: Final = 5.0
-"""Seconds after which the loop looks up in any case: the clock may have been set."""
-
 _AFTER_AN_ERROR: Final = 1.0
 """Seconds until the next turn after one that has failed."""
 
@@ -80,6 +77,8 @@ class Scheduler:
         max_concurrent_jobs: how many runs go on at one time; None: as many as are due.
         clock: gives the instant it is, in UTC.
         observer: told when runs start and end here.
+        longest_sleep: seconds after which the loop looks up in any case: the clock may have
+            been set, or a row changed by hand.
     """
 
     def __init__(
@@ -90,12 +89,14 @@ class Scheduler:
         max_concurrent_jobs: int | None = None,
         clock: Callable[[], datetime] = instants.now,
         observer: Observer | None = None,
+        longest_sleep: float = 5.0,
     ) -> None:
         self.store = store
         self._executors = executors
         self._most = max_concurrent_jobs
         self._clock = clock
         self._observer = observer
+        self._longest_sleep = longest_sleep
         self._targets: dict[str, Target] = {}
         self._running: dict[str, _Attempt] = {}
         self._ended: deque[_Attempt] = deque()
@@ -295,7 +296,7 @@ class Scheduler:
         await self.store.advance(decisions)
 
     async def _sleep(self, until: datetime | None) -> None:
-        seconds = _LONGEST_SLEEP
+        seconds = self._longest_sleep
         if until is not None:
             seconds = min(seconds, (until - self._clock()).total_seconds())
         self._sleeping_until = until or self._clock() + timedelta(days=1)

@@ -6,7 +6,7 @@ import argparse
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from job_scheduler import __version__
 from job_scheduler.errors import ConfigError
@@ -15,9 +15,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from job_scheduler.config.entries import Entry
-
-_PATIENCE: Final = 30
-"""Seconds that jobs have to end after Ctrl-C."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,17 +74,10 @@ def run(file: str) -> int:
 
     jobs = make_jobs(entries)
     _print_log()
-    scheduler: Any = JobScheduler()
-    try:
-        schedule_jobs(scheduler, jobs)
-        print("running; Ctrl-C ends it", flush=True)
-        scheduler.wait()
-    except KeyboardInterrupt:
-        print(f"ending; jobs that run have {_PATIENCE} s, Ctrl-C stops them now", flush=True)
-    try:
-        scheduler.shutdown(timeout=_PATIENCE)
-    except KeyboardInterrupt:
-        scheduler.shutdown(timeout=0)
+    scheduler = JobScheduler()
+    schedule_jobs(scheduler, jobs)
+    print("running; Ctrl-C ends it, and a second one stops the jobs that go on", flush=True)
+    scheduler.wait()
     return 0
 
 

@@ -10,6 +10,7 @@ from job_scheduler.config.report import problem_at
 if TYPE_CHECKING:
     from job_scheduler.config.entries import Entry
     from job_scheduler.job import Job
+    from job_scheduler.job_scheduler import JobScheduler
 
 
 def make_jobs(entries: list[Entry], core_lib: Any = None) -> list[tuple[Entry, Job]]:
@@ -38,7 +39,7 @@ def _make_job(entry: Entry, core_lib: Any) -> Job:
     return job
 
 
-def schedule_jobs(scheduler: Any, jobs: list[tuple[Entry, Job]]) -> None:
+def schedule_jobs(scheduler: JobScheduler, jobs: list[tuple[Entry, Job]]) -> None:
     """Put all jobs on the plan; if the scheduler refuses one, it is shut down."""
     for entry, job in jobs:
         try:
@@ -48,7 +49,7 @@ def schedule_jobs(scheduler: Any, jobs: list[tuple[Entry, Job]]) -> None:
             raise _problem(entry, str(error)) from error
 
 
-def _schedule(scheduler: Any, entry: Entry, job: Job) -> None:
+def _schedule(scheduler: JobScheduler, entry: Entry, job: Job) -> None:
     if entry.cron is not None:
         scheduler.add_job(
             entry.name,

@@ -276,8 +276,8 @@ class JobScheduler:
         """Block until Ctrl-C, SIGTERM or :meth:`shutdown`; the last line of a ``main.py``.
 
         Then running jobs are waited for, until a second Ctrl-C stops them, and the program can
-        end as usual, with code 0. SIGTERM is looked at only in the main thread, and only if the program
-        does not do so itself.
+        end as usual, with code 0. SIGTERM is looked at only in the main thread, and only if the
+        program does not do so itself.
         """
         from job_scheduler.waiting import wait_for_the_end
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import InvalidOptionError
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 
 Kind = type[BaseException] | str
 """An exception's class, or its name: of a job in another process only the names are known."""
-
-_LONGEST_EXPONENT: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +87,11 @@ class RetryPolicy:
 
     def delay_before(self, retry: int, chance: Callable[[], float] = random.random) -> timedelta:
         """How long to wait before the nth retry, counted from 1; ``chance`` gives 0 to 1."""
-        growth = self.factor ** min(retry - 1, _LONGEST_EXPONENT)
-        seconds = min(self.delay.total_seconds() * growth, self.max_delay.total_seconds())
+        most = self.max_delay.total_seconds()
+        try:
+            seconds = min(self.delay.total_seconds() * self.factor ** (retry - 1), most)
+        except OverflowError:
+            seconds = most if self.delay else 0.0
         return timedelta(seconds=seconds * (1 + self.jitter * (2 * chance() - 1)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -179,3 +180,11 @@ def write_module(tmp_path):
         )
 
     return write
+
+
+@pytest.fixture
+def seeded():
+    """A random generator whose seed is printed, so that a failure can be repeated."""
+    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 1_000_000))
+    print(f"TEST_SEED={seed}")
+    return random.Random(seed)

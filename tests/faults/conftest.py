@@ -3,24 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT, eventually
-
-
-@pytest.fixture
-def seeded():
-    """A random generator whose seed is printed, so that a failure can be repeated."""
-    seed = int(os.environ.get("TEST_SEED", time.time_ns() % 1_000_000))
-    print(f"TEST_SEED={seed}")
-    return random.Random(seed)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import InvalidOptionError, LaunchError, ShutdownError
-from job_scheduler.launcher.base import Launcher, Settings
+from job_scheduler.launcher.base import Launcher, Settings, do_not_wait_at_exit
 from job_scheduler.registry import lookup
 from job_scheduler.target import Target, seconds_or_none
 
@@ -234,6 +234,8 @@ class Dispatcher:
         stopped = [run for run in self._pending() if run.cancel()]
         for run in stopped:
             run.wait()
+        for executor in self._started():  # what is left in threads cannot be stopped
+            do_not_wait_at_exit(executor)
 
     def _pending(self) -> list[Run]:
         runs = [run for executor in self._started() for run in executor.pending()]

@@ -259,6 +259,9 @@ class Scheduler:
             return None
         now = self._clock()
         due = await self.store.due(now, _AT_ONE_TIME)
+        if self._ended and any(each.active >= each.schedule.most_active for each in due):
+            await self._end_runs()  # perhaps theirs: then nothing is overlapped
+            due = await self.store.due(now, _AT_ONE_TIME)
         if due:
             await self._advance(due, now)
         room = self._room()

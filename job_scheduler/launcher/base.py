@@ -148,6 +148,11 @@ def wait_at_exit(executor: Waited, settings: Settings) -> None:
         _waited_for.add(executor)
 
 
+def do_not_wait_at_exit(executor: Waited) -> None:
+    """Let the interpreter exit whatever these jobs do: they were given up."""
+    _waited_for.discard(executor)
+
+
 _waited_for: weakref.WeakSet[Waited] = weakref.WeakSet()
 if hasattr(os, "register_at_fork"):  # what the parent waits for is not the child's
     os.register_at_fork(after_in_child=_waited_for.clear)

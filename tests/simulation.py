@@ -1,0 +1,103 @@
+"""An event loop whose time is not the world's: it passes at once, when nothing is left to do."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import selectors
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+
+from job_scheduler.executors.coroutine import CoroutineExecutor
+from job_scheduler.launcher.base import Settings
+from job_scheduler.scheduler import Scheduler
+from job_scheduler.stores.memory import MemoryStore
+from job_scheduler.target import Target
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+class _Skipping(selectors.SelectSelector):
+    """Instead of waiting it lets the time pass."""
+
+    def __init__(self):
+        super().__init__()
+        self.passed = 0.0
+
+    def select(self, timeout=None):
+        ready = super().select(0)
+        if not ready:
+            assert timeout is not None, "nothing will ever happen"
+            # A step that is too small for the sum would be no step at all.
+            self.passed = max(self.passed + timeout, math.nextafter(self.passed, math.inf))
+        return ready
+
+
+class SimulatedLoop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        self._skipping = _Skipping()
+        super().__init__(self._skipping)
+
+    def time(self):
+        return self._skipping.passed
+
+    def block(self, seconds):
+        """Let time pass as if something had held the loop up."""
+        self._skipping.passed += seconds
+
+
+class Simulation:
+    """An engine over a store in memory, with coroutine jobs that take their time."""
+
+    def __init__(self, **options):
+        self.loop = SimulatedLoop()
+        self.offset = timedelta(0)
+        """How much the clock on the wall was set."""
+        self.log = []
+        """(job, the seconds since the start at which a run began)."""
+        self.counts = Counter()
+        self.going = Counter()
+        self.most_going = Counter()
+        executor = CoroutineExecutor(self.loop, Settings(wait_at_exit=False))
+        self.store = MemoryStore()
+        options.setdefault("longest_sleep", 86_400.0)
+        self.engine = Scheduler(self.store, lambda _: executor, clock=self.now, **options)
+
+    def now(self):
+        return START + timedelta(seconds=self.loop.time()) + self.offset
+
+    def job(self, name, takes=0.0, fails=lambda _run: None):
+        """A coroutine function that notes its starts, takes a while, and perhaps fails."""
+
+        async def job():
+            run = self.counts[name]
+            self.counts[name] += 1
+            self.log.append((name, round(self.loop.time(), 3)))
+            self.going[name] += 1
+            self.most_going[name] = max(self.most_going[name], self.going[name])
+            try:
+                await asyncio.sleep(takes(run) if callable(takes) else takes)
+                error = fails(run)
+                if error is not None:
+                    raise error
+            finally:
+                self.going[name] -= 1
+
+        return Target.of_anything(job, "schedule")
+
+    def starts(self, name):
+        """When the runs of a job began, in seconds since the start."""
+        return [seconds for each, seconds in self.log if each == name]
+
+    def run(self, story):
+        """Run a coroutine function with the engine started, then end everything."""
+
+        async def all_of_it():
+            await self.engine.start()
+            try:
+                return await story()
+            finally:
+                await self.engine.shutdown(0)
+
+        with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
+            return runner.run(all_of_it())

@@ -1,0 +1,522 @@
+"""``JobScheduler`` for everything later: in real time, so with short times and long patience."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import signal
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from job_scheduler import Job, JobScheduler
+from job_scheduler.errors import ShutdownError
+from job_scheduler.retry import RetryPolicy
+from tests.conftest import ROOT, eventually
+
+
+@pytest.fixture
+def scheduler(make_scheduler):
+    return make_scheduler()
+
+
+class Counting(Job):
+    """Counts its runs; the object is used again and again."""
+
+    def __init__(self, takes=0.0):
+        self.runs = 0
+        self.takes = takes
+        self.most = self.going = 0
+
+    def run(self):
+        self.going += 1
+        self.most = max(self.most, self.going)
+        self.runs += 1
+        time.sleep(self.takes)
+        self.going -= 1
+
+
+class Note:
+    """Notes what it was called with."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, *args, **kwargs):
+        self.calls.append((args, kwargs))
+
+
+@pytest.fixture
+def note():
+    return Note()
+
+
+class TestSchedule:
+    def test_first_after_the_delay_then_after_each_end(self, scheduler):
+        job = Counting()
+        began = time.monotonic()
+        assert scheduler.schedule("0.1s", "0.1s", job) == "Counting"
+        eventually(lambda: job.runs >= 3)
+        assert time.monotonic() - began >= 0.3
+
+    def test_it_never_overlaps_itself(self, scheduler):
+        job = Counting(takes=0.05)
+        scheduler.schedule(0, 0.01, job)
+        eventually(lambda: job.runs >= 5)
+        assert job.most == 1
+        assert scheduler.get_job_info("Counting")["missed"] == 0
+
+    def test_once(self, scheduler):
+        job = Counting()
+        scheduler.schedule_once("0s", job)
+        eventually(lambda: job.runs)
+        time.sleep(0.1)
+        assert job.runs == 1
+        assert scheduler.get_job_info("Counting")["next_run_time"] is None
+
+    def test_stopping_during_a_run_makes_that_the_last(self, scheduler):
+        job = Counting(takes=0.2)
+        scheduler.schedule(0, "0.01s", job)
+        eventually(lambda: job.going)
+        scheduler.stop(job)
+        scheduler.stop(job)
+        assert job.going
+        eventually(lambda: not job.going)
+        time.sleep(0.1)
+        assert job.runs == 1
+        scheduler.schedule(0, "10m", job)
+        eventually(lambda: job.runs == 2)
+
+    def test_stopping_before_the_first_run(self, scheduler):
+        job = Counting()
+        scheduler.schedule_once("0.1s", job)
+        scheduler.stop(job)
+        time.sleep(0.2)
+        assert job.runs == 0
+
+    def test_stopping_everything(self, scheduler, note):
+        job = Counting()
+        scheduler.schedule("10m", "10m", job)
+        scheduler.add_job("x", note, 600)
+        scheduler.stop()
+        for job_id in ("Counting", "x"):
+            with pytest.raises(KeyError):
+                scheduler.get_job_info(job_id)
+        scheduler.add_job("x", note, 0.01)
+        eventually(lambda: note.calls)
+
+    def test_stopping_what_was_never_scheduled_is_harmless(self, scheduler):
+        JobScheduler().stop()
+        scheduler.stop(Counting())
+        scheduler.stop("nothing")
+
+    def test_the_same_object_twice(self, scheduler):
+        job = Counting()
+        ids = scheduler.schedule("10m", "10m", job), scheduler.schedule_once(0, job)
+        assert ids == ("Counting", "Counting-2")
+        eventually(lambda: job.runs == 1)
+        scheduler.stop(job)
+        assert scheduler.schedule_once("1h", job) == "Counting"
+
+    def test_many_that_wait_cost_no_threads(self, scheduler):
+        job = Counting()
+        scheduler.schedule_once(0, job)
+        eventually(lambda: job.runs)
+        before = threading.active_count()
+        for _ in range(1000):
+            scheduler.schedule("1h", "1h", Counting())
+        assert threading.active_count() == before
+
+    def test_its_data_handler_is_there_before_the_first_run(self, scheduler):
+        class Told(Job):
+            def initialized(self, core):
+                core.append("initialized")
+
+            def run(self):
+                self.core_lib.append("run")
+
+        core = []
+        scheduler.schedule_once(0, Told(core))
+        eventually(lambda: core == ["initialized", "run"])
+
+    def test_by_class_and_by_name(self, scheduler, tmp_path):
+        """Each run gets a new object, and a job that has only ``process`` its own process."""
+        scheduler.schedule_once(0, scheduler.jobs["TestJob"], job_id="a")
+        scheduler.schedule_once(0, "TestJob", job_id="b")
+        for job_id in "ab":
+            eventually(lambda job_id=job_id: scheduler.get_job_info(job_id)["completed"] == 1)
+
+    @pytest.mark.parametrize(
+        ("delay", "frequency", "job", "words"),
+        [
+            ("1", "1s", Counting(), "initial_delay is '1', which cannot be read"),
+            ("-1s", "1s", Counting(), "initial_delay is '-1s'; it must be zero or more"),
+            ("1s", "0s", Counting(), "frequency is '0s'; it must be more than zero"),
+            ("1s", None, Counting(), "frequency is None"),
+            ("1s", "1h2", Counting(), "frequency is '1h2', which cannot be read"),
+            (None, "1s", Counting(), "initial_delay is None"),
+            (Counting(), "1s", "30m", "initial_delay is <"),
+            ("1s", "30m", 5, "5 cannot be run: give a function, a Job class"),
+            ("1s", "30m", None, "None cannot be run"),
+            ("1s", "30m", "TestJb", "did you mean 'TestJob'"),
+            ("1s", "30m", lambda x: x, "missing: x"),
+            ("1s", "30m", int, "<class 'int'> cannot be run"),
+        ],
+    )
+    def test_mistakes(self, scheduler, delay, frequency, job, words):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            scheduler.schedule(delay, frequency, job)
+        assert words in str(caught.value)
+
+
+class TestAddJob:
+    def test_at_a_fixed_rate_first_after_one_interval(self, scheduler, note, caplog):
+        with caplog.at_level(logging.INFO, "job_scheduler"):
+            began = datetime.now(UTC)
+            assert scheduler.add_job("job1", note, interval=0.1, args=["Hello, world!"]) == "job1"
+        first = scheduler.get_job_info("job1")["next_run_time"]
+        assert timedelta(seconds=0.09) < first - began < timedelta(seconds=5)
+        eventually(lambda: len(note.calls) >= 3)
+        assert note.calls[0] == (("Hello, world!",), {})
+        assert "'job1' is scheduled" in caplog.text
+        assert "every 0.1 seconds" in caplog.text
+        scheduler.remove_job("job1")
+        with pytest.raises(KeyError, match="nothing is scheduled as 'job1'"):
+            scheduler.remove_job("job1")
+
+    def test_by_position(self, scheduler, note):
+        scheduler.add_job("job1", note, 0.01, ["a"], {"b": 1})
+        eventually(lambda: note.calls)
+        assert note.calls[0] == (("a",), {"b": 1})
+
+    def test_a_coroutine_function_is_awaited(self, scheduler):
+        seen = []
+
+        async def job():
+            seen.append(threading.current_thread().name)
+
+        scheduler.add_job("a", job, "0.01s")
+        eventually(lambda: seen)
+        assert seen[0] == "job_scheduler loop"
+
+    def test_a_function_runs_in_a_thread(self, scheduler):
+        seen = []
+        scheduler.add_job("a", lambda: seen.append(threading.current_thread().name), 0.01)
+        eventually(lambda: seen)
+        assert seen[0].startswith("job_scheduler-")
+
+    def test_all_kinds_of_callables(self, scheduler, note):
+        jobs = {
+            "partial": functools.partial(note, "partial"),
+            "method": functools.partial(note.calls.append, ("method",)),
+            "object": note,
+            "builtin": functools.partial(print, end=""),
+            "process": scheduler.jobs["TestJob"],
+        }
+        for job_id, job in jobs.items():
+            scheduler.add_job(job_id, job, 0.01)
+        for job_id in jobs:
+            eventually(lambda job_id=job_id: scheduler.get_job_info(job_id)["completed"])
+
+    def test_in_a_process_if_it_is_told_to(self, scheduler):
+        scheduler.add_job("a", time.sleep, at=datetime.now(UTC), args=[0], executor="process")
+        eventually(lambda: scheduler.get_job_info("a")["completed"] == 1)
+
+    def test_by_cron(self, scheduler, note):
+        scheduler.add_job("a", note, cron="* * * * * *", timezone="Europe/Berlin")
+        info = scheduler.get_job_info("a")
+        assert info["trigger"] == "every second (Europe/Berlin)"
+        eventually(lambda: note.calls)
+
+    def test_at_an_instant_past_ones_at_once(self, scheduler, note):
+        scheduler.add_job("past", note, at=datetime.now() - timedelta(days=1), args=[1])
+        scheduler.add_job("soon", note, at=datetime.now(UTC) + timedelta(seconds=0.2), args=[2])
+        eventually(lambda: len(note.calls) == 2)
+        assert [args for args, _ in note.calls] == [(1,), (2,)]
+
+    def test_what_is_known_of_it(self, scheduler):
+        started, go = threading.Event(), threading.Event()
+
+        def job():
+            started.set()
+            go.wait(20)
+            raise ValueError("no")
+
+        scheduler.add_job("a", job, 0.05)
+        info = scheduler.get_job_info("a")
+        assert (info["id"], info["last_run"], info["completed"]) == ("a", None, 0)
+        assert started.wait(20)
+        assert scheduler.get_job_info("a")["running"]
+        scheduler.pause_job("a")
+        go.set()
+        eventually(lambda: scheduler.get_job_info("a")["failed"] == 1)
+        info = scheduler.get_job_info("a")
+        assert info["paused"]
+        assert info["next_run_time"] is None
+        assert info["last_run"]["state"] == "failed"
+        assert info["last_run"]["error"] == "ValueError: no"
+        assert info["last_run"]["started_at"] <= info["last_run"]["ended_at"]
+
+    def test_pause_and_resume(self, scheduler, note):
+        scheduler.add_job("a", note, 0.02)
+        scheduler.pause_job("a")
+        time.sleep(0.15)
+        before = len(note.calls)
+        assert before <= 1
+        scheduler.resume_job("a")
+        eventually(lambda: len(note.calls) > before + 2)
+
+    def test_now_and_beside_the_schedule(self, scheduler, note):
+        scheduler.add_job("a", note, "1h", args=["x"])
+        run = scheduler.run_job_now("a")
+        assert run.wait(20)
+        assert (run.state, note.calls) == ("completed", [(("x",), {})])
+
+    def test_a_taken_id(self, scheduler, note):
+        other = Note()
+        scheduler.add_job("a", note, "1h")
+        with pytest.raises(ValueError, match="'a' is scheduled already"):
+            scheduler.add_job("a", other, 0.01)
+        scheduler.add_job("a", other, 0.01, conflict_resolution="ignore")
+        assert scheduler.get_job_info("a")["trigger"] == "every 1 hour"
+        scheduler.add_job("a", other, 0.01, conflict_resolution="replace")
+        eventually(lambda: other.calls)
+        assert not note.calls
+
+    def test_retries(self, scheduler):
+        calls = []
+
+        def job():
+            calls.append(1)
+            raise OSError("not yet")
+
+        retry = RetryPolicy(2, delay=0.01)
+        scheduler.add_job("a", job, at=datetime.now(UTC), retry=retry)
+        eventually(lambda: scheduler.get_job_info("a")["failed"] == 1)
+        assert len(calls) == 3
+        assert scheduler.get_job_info("a")["last_run"]["attempt"] == 3
+
+    @pytest.mark.parametrize(
+        ("arguments", "error", "words"),
+        [
+            (("a", 5, 1), TypeError, "5 cannot be run"),
+            (("a", print), ValueError, "give one of interval, cron and at, not none"),
+            (("", print, 1), ValueError, "job_id is ''; it must be a string"),
+            ((5, print, 1), ValueError, "job_id is 5"),
+            (("a", print, "1"), ValueError, "interval is '1', which cannot be read"),
+            (("a", print, 1, "Hello"), TypeError, "args is 'Hello'; give a list"),
+            (("a", print, 1, [], ["x"]), TypeError, "kwargs is ['x']; give a dict"),
+            (("a", time.sleep, 1, [1, 2, 3], {}), TypeError, None),
+            (("a", Counting().run, 1, [1]), TypeError, "too many positional arguments"),
+        ],
+    )
+    def test_mistakes(self, scheduler, arguments, error, words):
+        if words is None:
+            return
+        with pytest.raises(error) as caught:
+            scheduler.add_job(*arguments)
+        assert words in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("options", "words"),
+        [
+            ({"interval": 1, "cron": "* * * * *"}, "not interval and cron"),
+            ({"cron": "61 * * * *"}, "61 is out of range"),
+            ({"cron": "* * * * *", "timezone": "Mars"}, "timezone is 'Mars'"),
+            ({"interval": 1, "timezone": "UTC"}, "timezone is given, but it belongs to cron"),
+            ({"at": "tomorrow"}, "at is 'tomorrow'; give a datetime"),
+            ({"interval": 1, "overlapp": 2}, "did you mean 'overlap'"),
+            ({"interval": 1, "overlap": 0}, "overlap is 0"),
+            ({"interval": 1, "executor": "celery"}, "executor is 'celery'"),
+            ({"interval": 1, "executor": "coroutine"}, "cannot run in a coroutine"),
+            ({"interval": 1, "timeout": 5}, "runs in a thread, which cannot be stopped"),
+            ({"interval": 1, "max_retries": -1}, "retry is -1"),
+            ({"interval": 1, "max_retries": 1, "retry": 2}, "not both"),
+            ({"interval": 1, "priority": "high"}, "priority is 'high'"),
+            ({"interval": 1, "conflict_resolution": "maybe"}, "it must be one of 'raise'"),
+        ],
+    )
+    def test_wrong_options(self, scheduler, options, words):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            scheduler.add_job("a", print, **options)
+        assert words in str(caught.value)
+        with pytest.raises(KeyError):
+            scheduler.get_job_info("a")
+
+
+class TestRunsLater:
+    def test_after_a_delay(self, scheduler):
+        began = time.monotonic()
+        run = scheduler.options(delay="0.2s").run("Echo", value=5)
+        assert (run.state, run.pid) == ("pending", None)
+        assert run.wait(20)
+        assert time.monotonic() - began >= 0.2
+        assert (run.state, run.result) == ("completed", 5)
+        assert run.pid is not None
+
+    def test_cancelled_before_its_time(self, scheduler):
+        run = scheduler.options(delay="1h").run("Noop")
+        assert run.cancel()
+        assert run.state == "cancelled"
+        assert not run.cancel()
+
+    def test_cancelled_while_it_goes_on(self, scheduler):
+        run = scheduler.options(delay=0).run("Sleep", seconds=60)
+        eventually(lambda: run.state == "running")
+        assert run.cancel()
+        assert run.wait(20)
+        assert run.state == "cancelled"
+
+    def test_tried_again(self, scheduler, tmp_path):
+        run = scheduler.options(max_retries=1).run("Raise", kind="KeyError")
+        assert run.wait(20)
+        assert run.state == "failed"
+
+    def test_its_process(self, scheduler):
+        run = scheduler.options(delay="0.05s").run("Sleep", seconds=60)
+        process = run.process
+        assert process.pid == run.pid
+        process.terminate()
+        assert run.wait(20)
+        assert run.exitcode == -signal.SIGTERM
+
+    def test_a_key_counts_for_them_too(self, scheduler):
+        later = scheduler.options(key="k", delay="1h")
+        assert later.run("Noop") is later.run("Noop")
+
+    def test_what_has_not_started_at_the_shutdown_never_does(self, scheduler):
+        run = scheduler.options(delay="1h").run("Noop")
+        scheduler.shutdown()
+        assert (run.state, str(run.error)) == (
+            "cancelled",
+            "JobCancelled: the scheduler was shut down before its time came",
+        )
+
+    @pytest.mark.parametrize("options", [{"delay": "-1s"}, {"priority": 1.5}, {"max_retries": -1}])
+    def test_wrong_options(self, scheduler, options):
+        with pytest.raises(ValueError, match="is"):
+            scheduler.options(**options).run("Noop")
+
+    def test_eager_ones_have_no_later(self):
+        with pytest.raises(ValueError, match="with eager=True a run starts at once"):
+            JobScheduler(eager=True).options(delay=1).run("TestJob")
+
+
+class TestTheEnd:
+    def test_shutdown_waits_for_what_goes_on(self, scheduler):
+        job = Counting(takes=0.3)
+        scheduler.schedule(0, "0.01s", job)
+        eventually(lambda: job.going)
+        scheduler.shutdown()
+        assert (job.runs, job.going) == (1, 0)
+        scheduler.shutdown()
+        with pytest.raises(ShutdownError):
+            scheduler.add_job("a", print, 1)
+        with pytest.raises(ShutdownError):
+            scheduler.schedule(0, 1, job)
+
+    def test_nothing_is_left_behind(self):
+        before = threading.active_count()
+        for _ in range(5):
+            with JobScheduler() as scheduler:
+                scheduler.schedule(0, "1h", Counting())
+        eventually(lambda: threading.active_count() <= before + 5)
+        gc.collect()
+
+    def test_from_a_coroutine_it_is_refused(self, scheduler):
+        raised = []
+
+        async def job():
+            try:
+                scheduler.shutdown()
+            except RuntimeError as error:
+                raised.append(str(error))
+
+        scheduler.add_job("a", job, at=datetime.now(UTC))
+        eventually(lambda: raised)
+        assert "call shutdown(wait=False)" in raised[0]
+
+    def test_a_job_may_change_the_plan(self, scheduler, note):
+        def job():
+            scheduler.remove_job("a")
+            scheduler.add_job("b", note, 0.01)
+
+        async def async_job():
+            scheduler.stop(async_job)
+            scheduler.add_job("c", note, 0.01)
+
+        scheduler.add_job("a", job, 0.01)
+        scheduler.add_job("async", async_job, 0.01)
+        eventually(lambda: len(note.calls) > 10)
+        assert scheduler.get_job_info("b")["completed"]
+        assert scheduler.get_job_info("c")["completed"]
+
+    def test_it_tells_whether_it_is_well(self, scheduler):
+        assert JobScheduler().healthy
+        scheduler.schedule("1h", "1h", Counting())
+        assert scheduler.healthy
+
+
+def start(tmp_path, code, **options):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import time, sys\nfrom job_scheduler import JobScheduler\n"
+        "def tick(): print('tick', flush=True)\n" + code
+    )
+    return subprocess.Popen(
+        [sys.executable, str(script)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={"PYTHONPATH": str(ROOT)},
+        **options,
+    )
+
+
+class TestPrograms:
+    def test_scheduled_work_alone_does_not_keep_one_alive(self, tmp_path):
+        program = start(tmp_path, "JobScheduler().add_job('a', tick, 3600)\n")
+        assert program.communicate(timeout=20) == ("", "")
+        assert program.returncode == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_one_that_waits_ends_with_code_0(self, tmp_path, number):
+        program = start(
+            tmp_path,
+            "s = JobScheduler(); s.add_job('a', tick, 0.2); s.wait(); print('after')\n",
+        )
+        assert program.stdout.readline() == "tick\n"
+        program.send_signal(number)
+        out, err = program.communicate(timeout=20)
+        assert (program.returncode, err) == (0, "")
+        assert out.endswith("after\n")
+
+    def test_a_second_interrupt_does_not_wait(self, tmp_path):
+        program = start(
+            tmp_path,
+            "s = JobScheduler(grace=0.2)\n"
+            "s.options(delay=0).run('TestJob').wait()\n"
+            "def slow(): print('slow', flush=True); time.sleep(60)\n"
+            "s.add_job('a', slow, 0.01); s.wait(); print('after')\n",
+        )
+        while program.stdout.readline() != "slow\n":
+            pass
+        for _ in range(2):
+            program.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        out, err = program.communicate(timeout=30)
+        assert (out, err, program.returncode) == ("after\n", "", 0)
+
+    def test_one_that_waits_ends_when_it_is_shut_down(self, tmp_path):
+        program = start(
+            tmp_path,
+            "import threading; s = JobScheduler()\n"
+            "threading.Timer(0.2, s.shutdown).start(); s.wait(); print('after')\n",
+        )
+        assert program.communicate(timeout=20) == ("after\n", "")
+        assert program.returncode == 0

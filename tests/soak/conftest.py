@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from tests.faults.conftest import seeded, start_caller
+from tests.faults.conftest import start_caller
 
-__all__ = ["seeded", "start_caller"]
+__all__ = ["start_caller"]
 
 
 @pytest.fixture

@@ -16,7 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from job_scheduler.config import load_jobs as load_jobs
     from job_scheduler.job import Job as Job
+    from job_scheduler.job_scheduler import CronScheduler as CronScheduler
     from job_scheduler.job_scheduler import JobScheduler as JobScheduler
+    from job_scheduler.retry import RetryPolicy as RetryPolicy
     from job_scheduler.run import Run as Run
     from job_scheduler.triggers import Cron as Cron
     from job_scheduler.triggers import Interval as Interval
@@ -24,14 +26,26 @@ if TYPE_CHECKING:
 
 __version__ = "0.1.0"
 
-__all__ = ["Cron", "Interval", "Job", "JobScheduler", "Once", "Run", "load_jobs"]
+__all__ = [
+    "Cron",
+    "CronScheduler",
+    "Interval",
+    "Job",
+    "JobScheduler",
+    "Once",
+    "RetryPolicy",
+    "Run",
+    "load_jobs",
+]
 
 _HOME = {
     "Cron": "job_scheduler.triggers",
+    "CronScheduler": "job_scheduler.job_scheduler",
     "Interval": "job_scheduler.triggers",
     "Job": "job_scheduler.job",
     "JobScheduler": "job_scheduler.job_scheduler",
     "Once": "job_scheduler.triggers",
+    "RetryPolicy": "job_scheduler.retry",
     "Run": "job_scheduler.run",
     "load_jobs": "job_scheduler.config",
 }

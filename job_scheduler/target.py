@@ -61,6 +61,15 @@ class Target:
         return cls._of_job(job_class, job_class, place, method)
 
     @classmethod
+    def of_objects(cls, job_class: type[Job], verb: Verb) -> Target:
+        """Examine what objects of a job class will be, before there are any.
+
+        Raises ``InvalidJobError`` (a ``TypeError``) or ``InvalidOptionError``.
+        """
+        place = _place_of(job_class, verb)
+        return cls._of_job(job_class, job_class, place, "process" if place == "process" else "run")
+
+    @classmethod
     def of_anything(cls, what: Any, verb: Verb, place: Place | None = None) -> Target:
         """Examine a job class, an object of one, or a function.
 

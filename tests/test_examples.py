@@ -143,3 +143,48 @@ def test_demo_cleans_up_when_it_is_interrupted(start, copy, number, expected):
     demo.send_signal(number)
     code, _, err = finish(demo)
     assert (code, err) == (expected, "")
+
+
+def test_later(start):
+    program = start(EXAMPLES / "later.py")
+    seen = []
+    wanted = {"Hello, world!", "in, and out", "Hello, you!", "report 3", "Hello, World!"}
+    while not wanted <= set(seen):
+        line = program.stdout.readline()
+        assert line, program.stderr.read()
+        seen.append(line.strip())
+    program.send_signal(signal.SIGINT)
+    code, _, err = finish(program)
+    assert code == 0
+    assert "'greeting' is scheduled: __main__.greet every 1 second" in err
+    assert "Traceback" not in err
+
+
+def command(name):
+    return subprocess.Popen(
+        [sys.executable, "-m", "job_scheduler", name, "examples/jobs.yaml"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_file_of_jobs_is_good():
+    program = command("check")
+    out, _ = program.communicate(timeout=60)
+    assert program.returncode == 0, out
+    assert "at 02:30 on Monday to Friday (Europe/Berlin)" in out
+
+
+def test_a_file_of_jobs_runs_until_it_is_interrupted():
+    program = command("run")
+    seen = ""
+    while "job 'MyAwesomeJob' completed" not in seen:
+        line = program.stdout.readline()
+        assert line, seen
+        seen += line
+    program.send_signal(signal.SIGINT)
+    program.communicate(timeout=60)
+    assert program.returncode == 0
+    assert "Awesome, World!" in seen

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
+from job_scheduler import Cron
 from tests.conftest import ROOT
 
 BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -48,3 +53,30 @@ def test_adding_a_job(run_script, tmp_path):
         + "    print(run.state, run.result)\n"
     )
     assert done.stdout in ("completed sent\n", "cancelled None\n"), done.stderr
+
+
+def test_later_and_repeatedly(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(block_with("scheduler.wait()"))
+    program = subprocess.Popen(
+        [sys.executable, str(script)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    seen = set()
+    while not {"Hello, Ada!", "report", "Hello, later!"} <= seen:
+        line = program.stdout.readline()
+        assert line, program.stderr.read()
+        seen.add(line.strip())
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=60)
+    assert program.returncode == 0
+    assert "Traceback" not in err
+    assert "Report at 02:30 on Monday to Friday (Europe/Berlin)" in err
+
+
+def test_what_is_said_of_cron():
+    assert "every 5 minutes" in Cron("*/5 9-17 * * mon-fri").describe()
+    assert len(Cron("*/5 9-17 * * mon-fri").preview()) == 5

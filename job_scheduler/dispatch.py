@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import sys
 import threading
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from job_scheduler.errors import InvalidOptionError, LaunchError, ShutdownError
 from job_scheduler.launcher.base import Launcher, Settings, do_not_wait_at_exit
 from job_scheduler.registry import lookup
+from job_scheduler.run import RunState
 from job_scheduler.target import Target, seconds_or_none
 
 if TYPE_CHECKING:
@@ -25,6 +27,14 @@ if TYPE_CHECKING:
     from job_scheduler.planner import Planner
     from job_scheduler.run import Run
     from job_scheduler.target import Place
+
+logger: Final = logging.getLogger("job_scheduler")
+
+_TIME_TO_STOP: Final = 2.0
+"""Seconds beyond the grace after which what does not stop is left behind."""
+
+_MOMENT: Final = 0.002
+"""Seconds after which to look again for what takes less."""
 
 _MOST_KEYS: Final = 100_000
 """Keys that are remembered; then the oldest is forgotten."""
@@ -194,6 +204,11 @@ class Dispatcher:
                     raise ShutdownError(
                         "nothing was scheduled: the scheduler was shut down; make a new one"
                     )
+                if self._eager:
+                    raise InvalidOptionError(
+                        "with eager=True jobs run at once: what is scheduled needs a scheduler "
+                        "without it"
+                    )
                 self._planner = Planner(self.executor, self.loop_thread())
             return self._planner
 
@@ -207,6 +222,11 @@ class Dispatcher:
             started = [self._launcher, *self._executors.values()]
         return [executor for executor in started if executor is not None]
 
+    def abandon(self) -> None:
+        """Nobody refers to the scheduler any more: what it has planned goes on all the same."""
+        if self._planner is None or not self._planner.has_plans:
+            self.close()
+
     def close(self) -> None:
         """Take no more runs; accepted ones go on."""
         self._closed = True
@@ -216,14 +236,14 @@ class Dispatcher:
         for executor in self._started():
             executor.close()
         if self._loop_thread is not None:
-            self._loop_thread.stop_once(lambda: not self._pending())
+            self._loop_thread.stop_once(lambda: not self._pending() and not self._is_busy())
 
     def shutdown(self, timeout: float | None) -> None:
         """Take no more runs, wait for accepted ones, and stop what is left after ``timeout``."""
-        if self._loop_thread is not None and self._loop_thread.is_current:
+        if self._is_called_by_a_job():
             raise LaunchError(
                 "shutdown() would wait for the job that calls it: call shutdown(wait=False), or "
-                "call it from a thread"
+                "call it from a thread of your own"
             )
         self.close()
         deadline = None if timeout is None else time.monotonic() + timeout
@@ -232,10 +252,30 @@ class Dispatcher:
             if not runs[0].wait(left):
                 break
         stopped = [run for run in self._pending() if run.cancel()]
+        deadline = time.monotonic() + self._settings.grace + _TIME_TO_STOP
         for run in stopped:
-            run.wait()
-        for executor in self._started():  # what is left in threads cannot be stopped
+            run.wait(max(0.0, deadline - time.monotonic()))
+        self._finish_planner(deadline)
+        for executor in self._started():
             do_not_wait_at_exit(executor)
+        left_behind = len(self._pending())
+        if left_behind:
+            logger.warning("%d jobs do not stop; they are left behind", left_behind)
+
+    def _is_called_by_a_job(self) -> bool:
+        from_loop = self._loop_thread is not None and self._loop_thread.is_current
+        threads: Any = self._executors.get("thread")
+        return from_loop or (threads is not None and threads.is_current)
+
+    def _finish_planner(self, deadline: float) -> None:
+        """Wait until the engine has recorded what has ended."""
+        while self._is_busy() and time.monotonic() < deadline:
+            if any(run.state is RunState.RUNNING for run in self._pending()):
+                return  # these do not stop
+            time.sleep(_MOMENT)
+
+    def _is_busy(self) -> bool:
+        return self._planner is not None and self._planner.busy
 
     def _pending(self) -> list[Run]:
         runs = [run for executor in self._started() for run in executor.pending()]

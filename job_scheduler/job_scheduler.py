@@ -174,7 +174,8 @@ class JobScheduler:
     def stop(self, job: Job | type[Job] | str | Callable[..., Any] | None = None) -> None:
         """Take a job off the plan, or everything; harmless for what is not on it.
 
-        A run that goes on ends, and is the last. The scheduler stays usable, and so does the job.
+        A run that goes on ends, and is the last. The scheduler stays usable, and so does the job;
+        what is scheduled again before that run has ended goes on beside it.
 
         Args:
             job: what was given to :meth:`schedule`, :meth:`schedule_once` or :meth:`add_job`.
@@ -282,11 +283,7 @@ class JobScheduler:
         from job_scheduler.waiting import wait_for_the_end
 
         dispatcher = self._dispatcher or self._start()
-        wait_for_the_end(dispatcher.ended)
-        try:
-            self.shutdown()
-        except KeyboardInterrupt:
-            self.shutdown(timeout=0)
+        wait_for_the_end(dispatcher.ended, self.shutdown)
 
     def job(self, job_class: JobClass) -> JobClass:
         """Register a job class under its own name; for use as a decorator."""
@@ -360,7 +357,7 @@ class JobScheduler:
         started = Dispatcher(self._options)
         dispatcher: Dispatcher = self.__dict__.setdefault("_dispatcher", started)
         if dispatcher is started:
-            finalize(self, dispatcher.close)
+            finalize(self, dispatcher.abandon)
         return dispatcher
 
 

@@ -12,15 +12,19 @@ import itertools
 import logging
 import os
 import threading
-import weakref
+from collections import Counter, deque
 from difflib import get_close_matches
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler import instants
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import DuplicateIdError, ShutdownError, UnknownIdError
 from job_scheduler.planning import (
+    check_id,
     check_priority,
+    check_sendable,
+    check_timeout,
     conflict_resolution_of,
     describe,
     describe_run,
@@ -28,6 +32,7 @@ from job_scheduler.planning import (
     policies_of,
     positional,
     trigger_of,
+    within_bounds,
 )
 from job_scheduler.registry import lookup
 from job_scheduler.retry import retry_policy
@@ -52,6 +57,9 @@ if TYPE_CHECKING:
 
 logger: Final = logging.getLogger("job_scheduler")
 
+_MOST_DONE: Final = 1_000
+"""Schedules of one instant that are remembered after it."""
+
 
 def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine that never suspends, here and now."""
@@ -73,18 +81,32 @@ class Planner:
         self._closed = False
         self._whats: dict[str, Any] = {}
         """What was given to be run, by schedule."""
-        self._targets: weakref.WeakKeyDictionary[Any, dict[object, Target]] = (
-            weakref.WeakKeyDictionary()
-        )
+        self._once: deque[str] = deque()
+        """Schedules of one instant, to be forgotten some time after it."""
+        self._numbers: Counter[str] = Counter()
+        self._generations = itertools.count(1)
         self._handles: dict[str, Run] = {}
         prefix = os.urandom(6).hex()
         self._run_ids = map(f"{prefix}-{{}}".format, itertools.count(1))
-        asyncio.run_coroutine_threadsafe(self._engine.start(), loop_thread.loop).result()
+        # Not waited for: this may be called by a job on that loop.
+        asyncio.run_coroutine_threadsafe(self._engine.start(), loop_thread.loop)
 
     @property
     def healthy(self) -> bool:
         """Whether the engine's loop turns."""
-        return self._closed or self._engine.healthy
+        if self._closed or self._engine.last_turn_age is None:
+            return True
+        return self._loop_thread.is_alive and self._engine.healthy
+
+    @property
+    def has_plans(self) -> bool:
+        """Whether anything is scheduled, or a run that was handed out has not ended."""
+        return not self._closed and bool(self._whats or self._handles)
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything goes on, or has ended without being told yet."""
+        return self._engine.busy
 
     # Schedules
 
@@ -103,9 +125,17 @@ class Planner:
         trigger: Trigger = Once(first)
         if frequency is not None:
             trigger = Interval(parse_duration(frequency, "frequency"))
-        relative = {"relative": True, "counts_from_end": frequency is not None}
         return self._add(
-            jobs, job_id, job, trigger, (), {}, first, policies | relative, None, "raise"
+            jobs,
+            job_id,
+            job,
+            trigger,
+            (),
+            {},
+            first,
+            policies,
+            relative=True,
+            counts_from_end=frequency is not None,
         )
 
     def add_job(
@@ -136,61 +166,80 @@ class Planner:
             keywords(job_id, kwargs),
             first,
             policies,
-            executor,
-            conflict_resolution,
+            place=executor,
+            conflict_resolution=conflict_resolution,
         )
 
     def _add(
         self,
         jobs: Mapping[str, type[Job]],
         schedule_id: str | None,
-        what: Any,
+        given: Any,
         trigger: Trigger,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         first: datetime | None,
         options: dict[str, Any],
-        place: Place | None,
-        conflict_resolution: str,
+        *,
+        place: Place | None = None,
+        conflict_resolution: str = "raise",
+        relative: bool = False,
+        counts_from_end: bool = False,
     ) -> str:
-        target, name = self._target(jobs, what, place)
+        check_id(schedule_id)
+        what = lookup(jobs, given) if isinstance(given, str) else given
+        target = Target.of_anything(what, "schedule", place)
+        name = given if isinstance(given, str) else target.name
         target.check(schedule_id or name, kwargs, args)
+        check_sendable(name, target, args, kwargs)
         policies = policies_of(options, target)
         on_conflict = conflict_resolution_of(conflict_resolution)
         with self._lock:
             if self._closed:
                 raise ShutdownError(f"{name!r} was not scheduled: the scheduler was shut down")
-            if schedule_id is None:
-                schedule_id = self._free_id(name)
-            elif schedule_id in self._whats and not self._make_room(schedule_id, on_conflict):
-                return schedule_id
             schedule = Schedule(
-                id=schedule_id, job=name, trigger=trigger, args=args, kwargs=kwargs, **policies
+                id=self._free_id(name) if schedule_id is None else schedule_id,
+                job=name,
+                trigger=trigger,
+                args=args,
+                kwargs=kwargs,
+                generation=next(self._generations),
+                relative=relative,
+                counts_from_end=counts_from_end,
+                **policies,
             )
-            self._whats[schedule_id] = what
+            first = within_bounds(schedule, first)
+            if schedule.id in self._whats and not self._make_room(schedule.id, on_conflict):
+                return schedule.id
+            self._whats[schedule.id] = given
             at_once(self._engine.add(schedule, target, first))
-        logger.info("%r is scheduled: %s", schedule_id, describe(schedule, first))
-        return schedule_id
+            if isinstance(trigger, Once):
+                self._forget_old_ones(schedule.id)
+        logger.info("%r is scheduled: %s", schedule.id, describe(schedule, first))
+        return schedule.id
 
-    def _target(
-        self, jobs: Mapping[str, type[Job]], what: Any, place: Place | None
-    ) -> tuple[Target, str]:
-        """What is to be run, and its name."""
-        if isinstance(what, str):
-            return Target.of_anything(lookup(jobs, what), "schedule", place), what
-        try:
-            known = self._targets.setdefault(what, {})
-        except TypeError:  # not to be referred to weakly, or not hashable
-            known = {}
-        if place not in known:
-            known[place] = Target.of_anything(what, "schedule", place)
-        return known[place], known[place].name
+    def _forget_old_ones(self, schedule_id: str) -> None:
+        """Remember the schedules of one instant that has come, but not without end."""
+        self._once.append(schedule_id)
+        if len(self._once) <= _MOST_DONE:
+            return
+        oldest = self._once.popleft()
+        record = at_once(self._engine.store.schedule(oldest))
+        if record is None or not isinstance(record.schedule.trigger, Once):
+            return  # removed, or another one by now
+        if record.next_at is None and not record.active:
+            self._remove(oldest)
+        else:
+            self._once.append(oldest)
 
     def _free_id(self, name: str) -> str:
         if name not in self._whats:
             return name
-        numbered = map(f"{name}-{{}}".format, itertools.count(2))
-        return next(each for each in numbered if each not in self._whats)
+        while True:
+            self._numbers[name] += 1
+            numbered = f"{name}-{self._numbers[name] + 1}"
+            if numbered not in self._whats:
+                return numbered
 
     def _make_room(self, schedule_id: str, on_conflict: ConflictResolution) -> bool:
         """Whether the schedule shall be added although its id is taken."""
@@ -208,7 +257,9 @@ class Planner:
         """Take off the plan what was given to be run, or everything for None."""
         with self._lock:
             for schedule_id, planned in tuple(self._whats.items()):
-                if what is None or planned is what or (isinstance(what, str) and planned == what):
+                # Equal, where each look gives another object: names and bound methods.
+                by_value = isinstance(what, (str, MethodType)) and planned == what
+                if what is None or planned is what or by_value:
                     self._remove(schedule_id)
 
     def remove(self, schedule_id: str) -> None:
@@ -224,38 +275,39 @@ class Planner:
 
     def pause(self, schedule_id: str) -> None:
         """Take one schedule off the plan until it is resumed."""
-        self._check_known(schedule_id)
-        at_once(self._engine.pause(schedule_id))
+        with self._lock:
+            self._check_known(schedule_id)
+            at_once(self._engine.pause(schedule_id))
 
     def resume(self, schedule_id: str) -> None:
         """Put one schedule back on the plan."""
-        self._check_known(schedule_id)
-        at_once(self._engine.resume(schedule_id))
+        with self._lock:
+            self._check_known(schedule_id)
+            at_once(self._engine.resume(schedule_id))
 
     def run_now(self, schedule_id: str) -> Run:
-        """Run a schedule's job once more, whatever goes on."""
-        self._check_known(schedule_id)
-        record = at_once(self._engine.store.schedule(schedule_id))
-        schedule: Schedule = record.schedule
-        target = self._engine.target_of(schedule_id)
-        run = self._new_run(schedule.job)
-        new = NewRun(
-            id=run.id,
-            job=schedule.job,
-            at=instants.now(),
-            args=schedule.args,
-            kwargs=schedule.kwargs,
-            priority=schedule.priority,
-            retry=schedule.retry,
-            timeout=schedule.timeout,
-        )
-        at_once(self._engine.enqueue(new, target))
-        return run
+        """Run a schedule's job once more, beside whatever goes on."""
+        with self._lock:
+            self._check_known(schedule_id)
+            schedule: Schedule = at_once(self._engine.store.schedule(schedule_id)).schedule
+            return self._enqueue(
+                schedule.job,
+                self._engine.target_of(schedule_id),
+                at=instants.now(),
+                args=schedule.args,
+                kwargs=schedule.kwargs,
+                schedule_id=schedule_id,
+                priority=schedule.priority,
+                retry=schedule.retry,
+                timeout=schedule.timeout,
+                beside=True,
+            )
 
     def info(self, schedule_id: str) -> dict[str, Any]:
         """What is known of a schedule."""
-        self._check_known(schedule_id)
-        record = at_once(self._engine.store.schedule(schedule_id))
+        with self._lock:
+            self._check_known(schedule_id)
+            record = at_once(self._engine.store.schedule(schedule_id))
         schedule = record.schedule
         return {
             "id": schedule.id,
@@ -263,7 +315,7 @@ class Planner:
             "trigger": schedule.trigger.describe(),
             "next_run_time": None if record.paused else record.next_at,
             "paused": record.paused,
-            "running": record.active > 0,
+            "running": record.running > 0,
             "last_run": describe_run(record.last_run),
             "completed": record.completed,
             "failed": record.failed,
@@ -298,31 +350,33 @@ class Planner:
         waited = parse_duration(delay, "delay", zero=True)
         check_priority(priority)
         retry = target.retry if max_retries is None else retry_policy(max_retries, "max_retries")
-        with self._lock:
-            if self._closed:
-                raise ShutdownError(
-                    f"job {name!r} was not accepted: the scheduler was shut down; make a new one"
-                )
-            run = self._new_run(name)
-        new = NewRun(
-            id=run.id,
-            job=name,
+        timeout = target.timeout if timeout is None else timeout
+        check_timeout(timeout, target)
+        return self._enqueue(
+            name,
+            target,
             at=instants.now() + waited,
             kwargs=kwargs,
             priority=priority,
             retry=retry,
             timeout=timeout,
         )
-        at_once(self._engine.enqueue(new, target))
-        return run
 
-    def _new_run(self, name: str) -> Run:
-        run = Run(next(self._run_ids), name, self)
-        self._handles[run.id] = run
-        return run
+    def _enqueue(self, name: str, target: Target, **options: Any) -> Run:
+        with self._lock:
+            if self._closed:
+                raise ShutdownError(
+                    f"job {name!r} was not accepted: the scheduler was shut down; make a new one"
+                )
+            run = Run(next(self._run_ids), name, self)
+            self._handles[run.id] = run
+            at_once(self._engine.enqueue(NewRun(id=run.id, job=name, **options), target))
+            return run
 
     def started(self, run_id: str, run: Run) -> None:
         """An attempt has started; the engine says so."""
+        if run_id not in self._handles:  # of a schedule: nobody holds a run of it
+            return
         with self._lock:
             handle = self._handles.get(run_id)
             if handle is not None and handle.state is RunState.PENDING:
@@ -330,6 +384,8 @@ class Planner:
 
     def ended(self, run_id: str, run: Run, again: bool) -> None:
         """An attempt has ended; the engine says so."""
+        if run_id not in self._handles:
+            return
         with self._lock:
             handle = self._handles.get(run_id)
             if handle is None or run._ending is None:

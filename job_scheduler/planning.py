@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import ArgumentsError, InvalidOptionError
+from job_scheduler.executors.process import arguments_of
 from job_scheduler.instants import to_utc
+from job_scheduler.launcher.base import encode_arguments
 from job_scheduler.retry import retry_policy
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.target import seconds_or_none
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from job_scheduler.stores.base import RunRecord
     from job_scheduler.target import Target
     from job_scheduler.triggers import Trigger
+
+_PARAMETERS: Final = ("interval", "cron", "at", "args", "kwargs", "timezone", "executor")
 
 _POLICIES: Final = (
     "misfire_grace_time",
@@ -35,15 +39,14 @@ _POLICIES: Final = (
     "retry",
 )
 
-_INTERNAL: Final = ("relative", "counts_from_end")
-
 
 def trigger_of(
     job_id: str, *, interval: Any, cron: str | None, at: datetime | None, timezone: str | None
 ) -> Trigger:
     """The trigger that is meant; raises ``InvalidOptionError`` unless there is exactly one."""
-    if not isinstance(job_id, str) or not job_id:
-        raise InvalidOptionError(f"job_id is {job_id!r}; it must be a string that is not empty")
+    if job_id is None:
+        raise InvalidOptionError("job_id is None; it must be a string that is not empty")
+    check_id(job_id)
     values = {"interval": interval, "cron": cron, "at": at}
     given = [name for name, value in values.items() if value is not None]
     if len(given) != 1:
@@ -120,23 +123,54 @@ def check_priority(priority: Any) -> None:
 def policies_of(options: dict[str, Any], target: Target) -> dict[str, Any]:
     """Policies as a ``Schedule`` takes them; raises for unknown ones and for wrong values."""
     options = dict(options)
-    internal: dict[str, Any] = {name: options.pop(name) for name in _INTERNAL if name in options}
     for name in options:
         if name not in _POLICIES:
-            near = get_close_matches(name, _POLICIES, 1)
+            near = get_close_matches(name, (*_POLICIES, *_PARAMETERS), 1)
             hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_POLICIES)}"
             raise InvalidOptionError(f"{name!r} is no option of a schedule; {hint}")
     if "max_retries" in options:
         if "retry" in options:
             raise InvalidOptionError("give one of retry and max_retries, not both")
-        options["retry"] = options.pop("max_retries")
-    if options.get("retry") is not None:
-        options["retry"] = retry_policy(options["retry"], "retry")
+        options["retry"] = retry_policy(options.pop("max_retries"), "max_retries")
+    options["retry"] = retry_policy(options.get("retry"), "retry")
     check_priority(options.get("priority", 5))
     timeout = seconds_or_none(options.get("timeout"), "timeout")
+    check_timeout(target.timeout if timeout is None else timeout, target)
+    return {**options, "timeout": timeout}
+
+
+def check_timeout(timeout: float | None, target: Target) -> None:
+    """Raise ``InvalidOptionError`` for a timeout of what nothing can stop."""
     if timeout is not None and target.place == "thread":
         raise InvalidOptionError(
             f"timeout is {timeout:g} s, but {target.name} runs in a thread, which cannot be "
             f"stopped: make it async, or a Job with process()"
         )
-    return {**options, **internal, "timeout": timeout}
+
+
+def check_id(job_id: object) -> None:
+    """Raise ``InvalidOptionError`` unless this is an id, or None."""
+    if job_id is not None and not (isinstance(job_id, str) and job_id):
+        raise InvalidOptionError(f"job_id is {job_id!r}; it must be a string that is not empty")
+
+
+def check_sendable(
+    name: str, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> None:
+    """Raise ``ArgumentsError`` if it is to run in a process, and cannot be sent to one."""
+    if target.place == "process":
+        encode_arguments(name, arguments_of(target, args, kwargs))
+
+
+def within_bounds(schedule: Schedule, first: datetime | None) -> datetime | None:
+    """The first instant that was asked for, or the start, if that is later.
+
+    Raises ``InvalidOptionError`` if the schedule has ended before.
+    """
+    if first is None:
+        return None
+    if schedule.start is not None and first < schedule.start:
+        first = schedule.start
+    if schedule.end is not None and first > schedule.end:
+        raise InvalidOptionError(f"end ({schedule.end}) is before the first run ({first})")
+    return first

@@ -103,7 +103,7 @@ def retry_policy(value: object, what: str) -> RetryPolicy | None:
     if value is None or isinstance(value, RetryPolicy):
         return value
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return RetryPolicy(value) if value else None
+        return RetryPolicy(value)
     raise InvalidOptionError(f"{what} is {value!r}; give a RetryPolicy or a number of retries")
 
 

@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from job_scheduler.durations import seconds_to_wait
 
@@ -40,7 +40,7 @@ class RunState(StrEnum):
     @property
     def ended(self) -> bool:
         """Whether a run in this state can no longer change."""
-        return self not in (RunState.PENDING, RunState.RUNNING)
+        return self is not RunState.PENDING and self is not RunState.RUNNING
 
 
 TRANSITIONS: Final = {
@@ -67,8 +67,7 @@ class RunError:
         return f"{self.type}: {self.message}" if self.message else self.type
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
+class Ending(NamedTuple):
     """Everything that is known about a run once it has ended."""
 
     state: RunState
@@ -79,6 +78,14 @@ class Ending:
     cpu_time: float | None = None
     stderr: str = ""
     load_result: Callable[[], Any] | None = None
+
+
+_of_this_thread: Final = threading.local()
+
+
+def forbid_waiting(why: str) -> None:
+    """Have this thread wait for no run: what it waits for could not go on."""
+    _of_this_thread.why = why
 
 
 class Owner(Protocol):
@@ -245,6 +252,9 @@ class Run:
         if condition():
             return True
         self._check_owner("wait for")
+        why = getattr(_of_this_thread, "why", None)
+        if why is not None and (timeout is None or timeout > 0):
+            raise RuntimeError(f"cannot wait for run {self.id} here: {why}")
         deadline = None if timeout is None else time.monotonic() + timeout
         changed = threading.Event()
         self._waiters.append(changed.set)

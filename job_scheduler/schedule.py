@@ -54,7 +54,7 @@ class Missed(NamedTuple):
     number: int | None
     """How many; None: more than were counted."""
     reason: str
-    """``late``, ``coalesced`` (a later one ran), ``overlap`` or ``too many``."""
+    """``late``, ``coalesced`` (a later one ran), ``overlap``, ``too many`` or ``paused``."""
 
 
 class Plan(NamedTuple):
@@ -132,6 +132,11 @@ class Schedule:
                 f"overlap is {self.overlap!r}; it must be 'skip', 'queue', or the number of runs "
                 f"that may go on at one time"
             )
+        interval = self.trigger.period if isinstance(self.trigger, Interval) else None
+        if self.jitter is not None and interval is not None and self.jitter >= interval:
+            raise InvalidOptionError(
+                f"jitter ({self.jitter}) must be shorter than the interval ({interval})"
+            )
         if self.pause_on_failures is not None and not _is_count(self.pause_on_failures):
             raise InvalidOptionError(
                 f"pause_on_failures is {self.pause_on_failures!r}; it must be a whole number from 1"
@@ -150,6 +155,8 @@ class Schedule:
     def first_after(self, instant: datetime) -> datetime | None:
         """Its first instant after this one, within its bounds."""
         if self.start is not None and instant < self.start:
+            if isinstance(self.trigger, Interval) and self.trigger.start is None:
+                return self.start  # it begins there
             instant = self.start - timedelta(microseconds=1)
         found = self.trigger.next_after(instant)
         return None if found is None or (self.end is not None and found > self.end) else found
@@ -184,7 +191,8 @@ def plan(schedule: Schedule, due: datetime, active: int, now: datetime) -> Plan:
     """
     instants = [due]
     missed: list[Missed] = []
-    next_at = schedule.first_after(due)
+    # What counts from the end of a run has only this instant, until there is such an end.
+    next_at = schedule.first_after(now if schedule.counts_from_end else due)
     if next_at is not None and next_at <= now:
         instants, missed, next_at = _catch_up(schedule, due, now)
     instants, late = _split_late(schedule, instants, now)

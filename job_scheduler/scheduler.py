@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler import instants
 from job_scheduler.durations import describe_duration
+from job_scheduler.errors import ShutdownError
 from job_scheduler.executors.starter import Starter
 from job_scheduler.launcher.ending import log_failure
 from job_scheduler.run import Ending, Run, RunError, RunState
-from job_scheduler.schedule import after_set_back, plan
+from job_scheduler.schedule import Missed, after_set_back, plan
 from job_scheduler.stores.base import Advance, Finish, NewRun
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from job_scheduler.executors.base import Executor
-    from job_scheduler.schedule import Missed, Plan, Schedule
+    from job_scheduler.schedule import Plan, Schedule
     from job_scheduler.stores.base import Claim, Due, Store
     from job_scheduler.target import Place, Target
 
@@ -44,6 +45,9 @@ _LONGEST_BURST: Final = 0.02
 _AFTER_AN_ERROR: Final = 1.0
 """Seconds until the next turn after one that has failed."""
 
+_TIME_TO_STOP: Final = 10.0
+"""Seconds after which what was told to stop, and does not, is left behind."""
+
 _STALE: Final = 30.0
 """Seconds without a turn after which the loop counts as stuck."""
 
@@ -56,9 +60,10 @@ class _Attempt:
 
     __slots__ = ("cancelled", "claim", "run", "target")
 
-    def __init__(self, claim: Claim, target: Target) -> None:
+    def __init__(self, claim: Claim, target: Target | None) -> None:
         self.claim = claim
         self.target = target
+        """None once its schedule was removed."""
         self.run: Run | None = None
         """None until an executor has taken it."""
         self.cancelled = False
@@ -92,7 +97,8 @@ class Scheduler:
         longest_sleep: float = 5.0,
     ) -> None:
         self.store = store
-        self._executors = executors
+        self._open_executor = executors
+        self._executors: dict[Place, Executor] = {}
         self._most = max_concurrent_jobs
         self._clock = clock
         self._observer = observer
@@ -121,7 +127,18 @@ class Scheduler:
         self._news = asyncio.Event()
         self._accepting = True
         self._last_turn = time.monotonic()
+        self._begin()
+
+    def _begin(self) -> None:
+        assert self._loop is not None
         self._task = self._loop.create_task(self._serve(), name="job_scheduler")
+        self._task.add_done_callback(self._begin_again)
+
+    def _begin_again(self, task: asyncio.Task[None]) -> None:
+        """Nobody but :meth:`shutdown` ends the loop, also not a job that cancels all tasks."""
+        if task is self._task and self._accepting:
+            logger.error("the scheduler's loop was cancelled; it goes on")
+            self._begin()
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Start nothing more, wait for what goes on, and stop the rest after ``timeout`` seconds.
@@ -138,21 +155,30 @@ class Scheduler:
             await self._end_runs()
         for attempt in tuple(self._running.values()):
             attempt.cancel()
-        while any(self._can_be_stopped(attempt) for attempt in self._running.values()):
-            await self._wait_for_news(None)
+        deadline = self._loop.time() + _TIME_TO_STOP
+        while self._can_be_stopped() and self._loop.time() < deadline:
+            await self._wait_for_news(deadline)
             await self._end_runs()
-        self._task.cancel()
+        task, self._task = self._task, None
+        task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await self._task
-        self._task = None
+            await task
 
     def stop_starting(self) -> None:
         """Start nothing more; what goes on goes on. From any thread."""
         self._accepting = False
 
-    @staticmethod
-    def _can_be_stopped(attempt: _Attempt) -> bool:
-        return attempt.target.place != "thread"
+    def _can_be_stopped(self) -> bool:
+        """Whether there is anything that was told to stop and may do so."""
+        return any(
+            attempt.target is not None and attempt.target.place != "thread"
+            for attempt in self._running.values()
+        )
+
+    @property
+    def busy(self) -> bool:
+        """Whether runs go on, or have ended and are not recorded."""
+        return bool(self._running)
 
     async def __aenter__(self) -> Scheduler:
         await self.start()
@@ -177,7 +203,8 @@ class Scheduler:
     async def add(self, schedule: Schedule, target: Target, first: datetime | None = None) -> bool:
         """Plan a schedule, from ``first`` on or from now; False if there is one with its id."""
         next_at = schedule.first_after(self._clock()) if first is None else first
-        self._targets[schedule.id] = target
+        if schedule.id not in self._targets:  # before the store has it: it may be due at once
+            self._targets[schedule.id] = target
         if not await self.store.add(schedule, next_at):
             return False
         self._expect(next_at)
@@ -204,8 +231,12 @@ class Scheduler:
         if record is None:
             return False
         if record.paused:
-            next_at = record.schedule.first_after(self._clock())
-            await self.store.resume(schedule_id, next_at)
+            now, next_at, gap = self._clock(), record.next_at, None
+            if next_at is not None and next_at <= now:
+                last, number = record.schedule.trigger.last_from(next_at, now, 1)
+                gap = Missed(next_at, last[-1], number, "paused")
+                next_at = record.schedule.first_after(now)
+            await self.store.resume(schedule_id, next_at, gap)
             self._expect(next_at)
         return True
 
@@ -331,8 +362,11 @@ class Scheduler:
     async def _notice_clock(self) -> None:
         """Go on as before when the clock was set back: what counts elapsed time does not stop."""
         assert self._loop is not None
+        read_before = self._loop.time()
         now = self._clock()
-        offset = now - instants.EPOCH - timedelta(seconds=self._loop.time())
+        if self._loop.time() - read_before > _SET_BACK.total_seconds() / 2:
+            return  # held up between the two clocks: look again later
+        offset = now - instants.EPOCH - timedelta(seconds=read_before)
         before, self._clock_offset = self._clock_offset, offset
         if before is None or before - offset < _SET_BACK:
             return
@@ -352,9 +386,8 @@ class Scheduler:
         target = self._targets.get(claim.run_id)
         if target is None and claim.schedule is not None:
             target = self._targets.get(claim.schedule.id)
-        assert target is not None, f"run {claim.run_id} has no target"
         attempt = self._running[claim.run_id] = _Attempt(claim, target)
-        if target.place == "process":
+        if target is not None and target.place == "process":
             self._starter.call(lambda: self._submit(attempt))
         else:
             self._submit(attempt)
@@ -362,12 +395,16 @@ class Scheduler:
     def _submit(self, attempt: _Attempt) -> None:
         """Give a run to its executor."""
         claim, target = attempt.claim, attempt.target
-        timeout = target.timeout if claim.timeout is None else claim.timeout
         try:
-            executor = self._executors(target.place)
+            if target is None or attempt.cancelled:
+                raise ShutdownError("it was taken off the plan")
+            timeout = target.timeout if claim.timeout is None else claim.timeout
+            executor = self._executors.get(target.place)
+            if executor is None:
+                executor = self._executors[target.place] = self._open_executor(target.place)
             run_id = claim.run_id if claim.attempt == 1 else f"{claim.run_id}/{claim.attempt}"
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
-        except Exception as error:
+        except BaseException as error:
             run = _not_started(claim, error)
         attempt.run = run
         if attempt.cancelled:
@@ -387,45 +424,55 @@ class Scheduler:
         self._last_recorded = time.monotonic()
         if not self._ended:
             return
-        attempts = {}
+        finished = []
         while self._ended:
             attempt = self._ended.popleft()
-            attempts[attempt.claim.run_id] = attempt  # it may have told so twice
-        finished = [self._finish(attempt) for attempt in attempts.values()]
-        held = await self.store.finish(finished)
-        for finish, failures in zip(finished, held, strict=True):
+            # It may have told so twice, and perhaps the next attempt goes on already.
+            if self._running.get(attempt.claim.run_id) is attempt:
+                finished.append(self._finish(attempt))
+                del self._running[attempt.claim.run_id]
+        try:
+            held = await self.store.finish([finish for finish, _ in finished])
+        except BaseException:
+            for finish, attempt in finished:  # to be told again
+                self._running[finish.claim.run_id] = attempt
+                self._ended.append(attempt)
+            raise
+        for (finish, attempt), failures in zip(finished, held, strict=True):
             claim = finish.claim
             again = finish.retry_at is not None
-            run = self._running.pop(claim.run_id).run
-            assert run is not None
             if not again:
                 self._targets.pop(claim.run_id, None)
-            if self._observer is not None:
-                self._observer.ended(claim.run_id, run, again)
+            if self._observer is not None and attempt.run is not None:
+                self._observer.ended(claim.run_id, attempt.run, again)
             await self._pause_after(claim.schedule, failures)
             _log_end(finish)
 
-    def _finish(self, attempt: _Attempt) -> Finish:
+    def _finish(self, attempt: _Attempt) -> tuple[Finish, _Attempt]:
         claim, run = attempt.claim, attempt.run
         assert run is not None
         ending = run._ending
         assert ending is not None
         retry_at = next_at = None
-        if ending.state is RunState.FAILED and self._accepting:
-            policy = claim.retry or attempt.target.retry
+        if ending.state is RunState.FAILED and self._accepting and not attempt.cancelled:
+            policy = claim.retry
+            if policy is None and attempt.target is not None:
+                policy = attempt.target.retry
             kinds = () if ending.error is None else (ending.error.type, *ending.error.bases)
             if policy is not None and policy.wants(claim.attempt - 1, kinds):
                 retry_at = self._clock() + policy.delay_before(claim.attempt)
         if claim.schedule is not None and claim.schedule.counts_from_end and retry_at is None:
             next_at = claim.schedule.first_after(self._clock())
-        return Finish(claim, ending, run._started_at, retry_at, next_at)
+        return Finish(claim, ending, run._started_at, retry_at, next_at), attempt
 
     async def _pause_after(self, schedule: Schedule | None, failures: int | None) -> None:
         most = None if schedule is None else schedule.pause_on_failures
         if schedule is None or most is None or failures is None or failures < most:
             return
         record = await self.store.schedule(schedule.id)
-        if record is not None and not record.paused:
+        if record is None or record.schedule.generation != schedule.generation:
+            return  # another has taken its place
+        if not record.paused:
             logger.warning("schedule %r is paused: %d failed runs in a row", schedule.id, failures)
             await self.store.pause(schedule.id)
 
@@ -451,9 +498,13 @@ class _NoOwner:
     def process(self, run: Run) -> Any: ...
 
 
-def _not_started(claim: Claim, error: Exception) -> Run:
-    """The run that an executor has refused."""
+def _not_started(claim: Claim, error: BaseException) -> Run:
+    """The run that an executor has refused, or that was not to be started any more."""
     run = Run(claim.run_id, claim.job, _NoOwner())
+    if isinstance(error, ShutdownError):
+        reason = RunError("JobCancelled", str(error))
+        run._ended(Ending(RunState.CANCELLED, reason, ended_at=time.time()))
+        return run
     reason = RunError(type(error).__name__, str(error))
     run._ended(Ending(RunState.FAILED, reason, ended_at=time.time()))
     log_failure(run)
@@ -470,6 +521,7 @@ _WHY: Final = {
     "coalesced": "made up for by one later run",
     "overlap": "the run before goes on",
     "too many": "more than are made up for",
+    "paused": "the schedule was paused",
 }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import FrameType
 
 
@@ -18,11 +20,12 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise _ToldToEndError
 
 
-def wait_for_the_end(ended: threading.Event) -> None:
-    """Block until ``ended`` is set, or the program gets SIGINT or SIGTERM.
+def wait_for_the_end(ended: threading.Event, shutdown: Callable[..., None]) -> None:
+    """Block until ``ended`` is set, or the program gets SIGINT or SIGTERM; then shut down.
 
-    Signals reach the main thread only; elsewhere it waits for the event alone. A handler that the
-    program has set for SIGTERM is left in place.
+    The first signal has running jobs waited for, the second stops them. Signals reach the main
+    thread only; elsewhere it waits for the event alone. A handler that the program has set for
+    SIGTERM is left in place.
     """
     ours = (
         threading.current_thread() is threading.main_thread()
@@ -31,9 +34,12 @@ def wait_for_the_end(ended: threading.Event) -> None:
     if ours:
         signal.signal(signal.SIGTERM, _end)
     try:
-        ended.wait()
-    except (KeyboardInterrupt, _ToldToEndError):
-        return
+        with contextlib.suppress(KeyboardInterrupt, _ToldToEndError):
+            ended.wait()
+        try:
+            shutdown()
+        except (KeyboardInterrupt, _ToldToEndError):
+            shutdown(timeout=0)
     finally:
         if ours:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
 import logging
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import weakref
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -335,7 +337,7 @@ class TestAddJob:
             ({"interval": 1, "executor": "celery"}, "executor is 'celery'"),
             ({"interval": 1, "executor": "coroutine"}, "cannot run in a coroutine"),
             ({"interval": 1, "timeout": 5}, "runs in a thread, which cannot be stopped"),
-            ({"interval": 1, "max_retries": -1}, "retry is -1"),
+            ({"interval": 1, "max_retries": -1}, "max_retries is -1"),
             ({"interval": 1, "max_retries": 1, "retry": 2}, "not both"),
             ({"interval": 1, "priority": "high"}, "priority is 'high'"),
             ({"interval": 1, "conflict_resolution": "maybe"}, "it must be one of 'raise'"),
@@ -521,3 +523,251 @@ class TestPrograms:
         )
         assert program.communicate(timeout=20) == ("after\n", "")
         assert program.returncode == 0
+
+
+class Failing(Job):
+    retry = RetryPolicy(2, delay=0)
+    runs = 0
+
+    def run(self):
+        type(self).runs += 1
+        raise OSError("no")
+
+
+class Twin(Job):
+    """Equal to every other."""
+
+    def __init__(self, calls):
+        self.calls = calls
+
+    def __eq__(self, other):
+        return isinstance(other, Twin)
+
+    def __hash__(self):
+        return 1
+
+    def run(self):
+        self.calls.append(self)
+
+
+class Late(Job):
+    timeout = 5
+
+    def run(self):
+        pass
+
+
+async def nothing():
+    pass
+
+
+class TestFromJobs:
+    """Calls that jobs make themselves, on the loop and in threads."""
+
+    def test_the_first_plan_is_made_by_an_async_job(self, scheduler):
+        calls = []
+
+        class First(Job):
+            async def run(self):
+                scheduler.add_job("x", calls.append, at=datetime.now(UTC), args=[1])
+
+        scheduler.jobs["First"] = First
+        assert scheduler.run("First").wait(20)
+        eventually(lambda: calls == [1])
+
+    def test_waiting_for_a_run_on_the_loop_is_refused(self, scheduler):
+        errors = []
+
+        async def job():
+            try:
+                scheduler.options(delay="1h").run("Noop").wait()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        scheduler.add_job("a", job, at=datetime.now(UTC))
+        eventually(lambda: errors)
+        assert "await asyncio.to_thread" in errors[0]
+        assert scheduler.healthy
+
+    def test_a_shutdown_in_a_thread_is_refused(self, scheduler):
+        errors = []
+
+        def job():
+            try:
+                scheduler.shutdown()
+            except RuntimeError as error:
+                errors.append(str(error))
+
+        scheduler.add_job("a", job, at=datetime.now(UTC))
+        eventually(lambda: errors)
+        assert "call shutdown(wait=False)" in errors[0]
+
+    @pytest.mark.parametrize("how", ["stop", "exit"])
+    def test_one_that_ends_the_loop_ends_it_for_nobody(self, scheduler, note, how, caplog):
+        async def leave():
+            sys.exit(1)
+
+        async def job():
+            if how == "stop":
+                asyncio.get_running_loop().stop()
+            else:
+                await asyncio.gather(leave())
+
+        scheduler.add_job("tick", note, 0.02)
+        scheduler.add_job("bad", job, at=datetime.now(UTC))
+        eventually(lambda: scheduler.get_job_info("bad")["last_run"])
+        time.sleep(0.1)
+        before = len(note.calls)
+        eventually(lambda: len(note.calls) > before + 2)
+        assert scheduler.healthy
+
+
+class TestMistakesThatWereEasy:
+    def test_nobody_keeps_the_scheduler(self, note):
+        JobScheduler().add_job("a", note, at=datetime.now(UTC) + timedelta(seconds=0.1))
+        gc.collect()
+        eventually(lambda: note.calls)
+
+    def test_the_same_instant_again(self, scheduler, note):
+        at = datetime.now(UTC)
+        scheduler.add_job("a", note, at=at)
+        eventually(lambda: len(note.calls) == 1)
+        scheduler.remove_job("a")
+        scheduler.add_job("a", note, at=at)
+        eventually(lambda: len(note.calls) == 2)
+        scheduler.add_job("a", note, at=at, conflict_resolution="replace")
+        eventually(lambda: len(note.calls) == 3)
+
+    def test_a_replacement_that_fails_leaves_the_old_one(self, scheduler, note):
+        scheduler.add_job("a", note, "1h")
+        with pytest.raises(ValueError, match="overlap is 'bogus'"):
+            scheduler.add_job("a", note, 1, conflict_resolution="replace", overlap="bogus")
+        assert scheduler.get_job_info("a")["trigger"] == "every 1 hour"
+
+    @pytest.mark.parametrize("options", [{"max_retries": 0}, {"retry": 0}])
+    def test_no_retries_are_no_retries(self, scheduler, options):
+        Failing.runs = 0
+        scheduler.schedule_once(0, Failing(), **options)
+        eventually(lambda: scheduler.get_job_info("Failing")["failed"])
+        assert Failing.runs == 1
+
+    def test_equal_objects_are_two(self, scheduler):
+        calls = []
+        one, two = Twin(calls), Twin(calls)
+        scheduler.schedule_once(0, one)
+        scheduler.schedule_once(0, two)
+        eventually(lambda: len(calls) == 2)
+        assert {id(each) for each in calls} == {id(one), id(two)}
+
+    def test_a_method_is_stopped_as_it_was_given(self, scheduler):
+        job = Counting()
+        scheduler.add_job("a", job.run, "1h")
+        scheduler.stop(job.run)
+        with pytest.raises(KeyError):
+            scheduler.get_job_info("a")
+
+    def test_bounds_hold_for_the_first_run(self, scheduler, note):
+        soon = datetime.now(UTC) + timedelta(hours=5)
+        scheduler.add_job("a", note, 3600, start=soon)
+        assert scheduler.get_job_info("a")["next_run_time"] == soon
+        scheduler.schedule(0, 3600, note, job_id="b", start=soon)
+        assert scheduler.get_job_info("b")["next_run_time"] == soon
+        with pytest.raises(ValueError, match="is before the first run"):
+            scheduler.add_job("c", note, at=soon, end=datetime.now(UTC))
+
+    def test_a_run_now_is_in_the_books(self, scheduler, note):
+        scheduler.add_job("a", note, "1h")
+        assert scheduler.run_job_now("a").wait(20)
+        eventually(lambda: scheduler.get_job_info("a")["completed"] == 1)
+        assert scheduler.get_job_info("a")["last_run"]["state"] == "completed"
+
+    def test_nothing_runs_after_the_shutdown(self, scheduler, note):
+        scheduler.add_job("a", note, "1h")
+        scheduler.shutdown()
+        with pytest.raises(ShutdownError):
+            scheduler.run_job_now("a")
+        with pytest.raises(ShutdownError):
+            scheduler.options(delay=1).run("Noop")
+
+    def test_what_has_ended_is_known_after_the_shutdown(self, make_scheduler):
+        for _ in range(5):
+            scheduler = make_scheduler()
+            run = scheduler.options(delay=0).run("Noop")
+            eventually(lambda run=run: run.state != "pending")
+            scheduler.shutdown()
+            assert run.state == "completed"
+
+    def test_a_function_that_returns_a_coroutine_has_failed(self, scheduler):
+        scheduler.add_job("a", lambda: nothing(), at=datetime.now(UTC))
+        eventually(lambda: scheduler.get_job_info("a")["failed"])
+        error = scheduler.get_job_info("a")["last_run"]["error"]
+        assert "make the function async" in error
+
+    @pytest.mark.parametrize(
+        ("call", "words"),
+        [
+            (lambda s: s.schedule(0, 1, Late()), "runs in a thread, which cannot be stopped"),
+            (lambda s: s.schedule(0, 1, print, job_id=5), "job_id is 5"),
+            (lambda s: s.schedule(0, 1, print, job_id=""), "job_id is ''"),
+            (lambda s: s.add_job("a", print, 1, counts_from_end=True), "is no option"),
+            (lambda s: s.add_job("a", print, 1, intervall=3), "did you mean 'interval'"),
+            (lambda s: s.add_job("a", print, 1, executor=["thread"]), "executor is ['thread']"),
+            (lambda s: s.add_job("a", lambda: 1, 1, executor="process"), "cannot be sent"),
+            (lambda s: s.add_job("a", print, 1, max_retries=-1), "max_retries is -1"),
+        ],
+    )
+    def test_are_told_at_the_call(self, scheduler, call, words):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            call(scheduler)
+        assert words in str(caught.value)
+
+    def test_eager_ones_plan_nothing(self):
+        with pytest.raises(ValueError, match="with eager=True jobs run at once"):
+            JobScheduler(eager=True).schedule(0, 1, print)
+
+
+class TestNothingGrows:
+    def test_objects_that_are_no_more_planned_are_free(self, scheduler):
+        jobs = [Counting() for _ in range(200)]
+        for job in jobs:
+            scheduler.schedule("1h", "1h", job)
+        references = [weakref.ref(job) for job in jobs]
+        scheduler.stop()
+        del jobs, job
+        gc.collect()
+        assert not any(reference() for reference in references)
+
+    def test_what_has_run_once_is_forgotten_some_time(self, scheduler):
+        planner = scheduler._planner()
+        for _ in range(2500):
+            scheduler.schedule_once(0, time.time)
+        eventually(lambda: not planner.busy)
+        for _ in range(1500):
+            scheduler.schedule_once(0, time.time)
+        assert len(planner._whats) < 3000
+
+    def test_the_same_name_costs_no_more_the_more_there_are(self, scheduler):
+        ids = [scheduler.schedule_once("1h", time.time) for _ in range(3000)]
+        assert len(set(ids)) == 3000
+        assert ids[:2] == ["time.time", "time.time-2"]
+
+    def test_asking_beside_changes(self, scheduler):
+        stop = threading.Event()
+
+        def change():
+            while not stop.is_set():
+                scheduler.add_job("a", print, "1h")
+                scheduler.remove_job("a")
+
+        thread = threading.Thread(target=change)
+        thread.start()
+        try:
+            for _ in range(2000):
+                for name in ("a", "zz"):
+                    try:
+                        scheduler.get_job_info(name)
+                    except KeyError:
+                        continue
+        finally:
+            stop.set()
+            thread.join()

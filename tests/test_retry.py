@@ -91,7 +91,7 @@ def test_what_is_no_policy_is_refused(arguments, words):
 
 def test_a_number_is_a_policy():
     assert retry_policy(None, "retry") is None
-    assert retry_policy(0, "retry") is None
+    assert retry_policy(0, "retry") == RetryPolicy(0)
     assert retry_policy(3, "retry") == RetryPolicy(3)
     assert retry_policy(RetryPolicy(delay=7), "retry") == RetryPolicy(delay=7)
     for wrong in (True, -1, "3", 1.5):

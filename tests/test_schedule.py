@@ -71,8 +71,11 @@ def seconds(plan):
             {"counts_from_end": True, "misfire_grace_time": 1},
             0,
             5,
-            ([], [(0, 0, 1, "late")], 10),
+            ([], [(0, 0, 1, "late")], 15),
         ),
+        # There are no instants between the end of a run and a late wake-up.
+        ({"counts_from_end": True}, 0, 600, ([0], [], None)),
+        ({"counts_from_end": True, "catch_up": "all"}, 0, 600, ([0], [], None)),
     ],
 )
 def test_decisions(policies, active, now, expected):
@@ -129,7 +132,8 @@ def test_jitter_is_the_same_for_every_worker_and_spread():
 
 def test_bounds():
     schedule = every(10, start=at(5), end=at(35))
-    assert schedule.first_after(at(-100)) == at(15) - timedelta(microseconds=1)
+    assert schedule.first_after(at(-100)) == at(5)
+    assert schedule.first_after(at(5)) == at(15)
     cron = Schedule(id="s", job="j", trigger=Cron("* * * * *"), start=START, end=at(60))
     assert cron.first_after(at(-1000)) == START
     assert cron.first_after(at(0)) == at(60)
@@ -148,6 +152,7 @@ def test_bounds():
         ({"pause_on_failures": 0}, "pause_on_failures is 0; it must be a whole number from 1"),
         ({"start": at(5), "end": at(4)}, "is before start"),
         ({"start": "2026"}, "start is '2026'; give a datetime"),
+        ({"jitter": 10}, "must be shorter than the interval (0:00:10)"),
     ],
 )
 def test_what_is_no_policy_is_refused(policies, words):

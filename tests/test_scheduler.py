@@ -12,6 +12,7 @@ from job_scheduler.errors import LaunchError
 from job_scheduler.retry import RetryPolicy
 from job_scheduler.schedule import Schedule
 from job_scheduler.stores.base import NewRun
+from job_scheduler.target import Target
 from job_scheduler.triggers import Cron, Interval, Once, Trigger
 from tests.simulation import START, Simulation
 
@@ -303,7 +304,7 @@ class TestFailures:
                 raise LaunchError("no more processes")
 
         async def story():
-            simulation.engine._executors = lambda _: Refusing()
+            simulation.engine._open_executor = lambda _: Refusing()
             await add(simulation, every("a", 10))
             await asyncio.sleep(15)
             return await record(simulation, "a")
@@ -520,3 +521,152 @@ def model(period, first, overlap, takes):
             starts.append(now)
             waiting -= 1
     return starts, missed
+
+
+class TestRaces:
+    """What happens between a turn's steps, forced."""
+
+    def test_one_that_is_removed_while_it_is_started_harms_no_other(self, simulation):
+        async def story():
+            await add(simulation, every("victim", 10))
+            await add(simulation, every("innocent", 10))
+            claim = simulation.store.claim
+
+            async def claim_and_remove(*arguments):
+                claims = await claim(*arguments)
+                if claims:
+                    await simulation.engine.remove("victim")
+                return claims
+
+            simulation.store.claim = claim_and_remove
+            await asyncio.sleep(35)
+            assert not simulation.engine.busy
+
+        simulation.run(story)
+        assert simulation.starts("victim") == []
+        assert simulation.starts("innocent") == [10, 20, 30]
+
+    def test_an_end_that_is_told_twice(self, simulation):
+        async def story():
+            notice = simulation.engine._notice
+
+            def twice(attempt, run):
+                notice(attempt, run)
+                if run.state.ended:
+                    simulation.loop.call_later(1, notice, attempt, run)
+
+            simulation.engine._notice = twice
+            await add(simulation, every("a", 10))
+            await asyncio.sleep(35)
+            return await record(simulation, "a")
+
+        found = simulation.run(story)
+        assert simulation.starts("a") == [10, 20, 30]
+        assert found.completed == 3
+
+    def test_an_end_that_cannot_be_recorded_is_told_again(self, simulation, caplog):
+        async def story():
+            finish = simulation.store.finish
+
+            async def broken(finished):
+                if finished:
+                    simulation.store.finish = finish
+                    raise OSError("the disk is full")
+                return []
+
+            simulation.store.finish = broken
+            await add(simulation, every("a", 10))
+            await asyncio.sleep(25)
+            return await record(simulation, "a")
+
+        with caplog.at_level(logging.ERROR, "job_scheduler"):
+            found = simulation.run(story)
+        assert "the disk is full" in caplog.text
+        assert (found.completed, found.active) == (2, 0)
+
+    def test_a_job_that_cancels_all_tasks_does_not_end_the_loop(self, simulation, caplog):
+        async def story():
+            me = asyncio.current_task()
+
+            async def vandal():
+                for task in asyncio.all_tasks() - {asyncio.current_task(), me}:
+                    task.cancel()
+
+            target = Target.of_anything(vandal, "schedule")
+            once = schedule("vandal", Once(START + timedelta(seconds=5)))
+            await simulation.engine.add(once, target)
+            await add(simulation, every("a", 10))
+            await asyncio.sleep(35)
+
+        with caplog.at_level(logging.ERROR, "job_scheduler"):
+            simulation.run(story)
+        assert simulation.starts("a") == [10, 20, 30]
+        assert "the scheduler's loop was cancelled; it goes on" in caplog.text
+
+    def test_what_has_taken_its_place_is_not_paused_by_its_failure(self, simulation):
+        async def story():
+            failing = {"takes": 5, "fails": lambda _: OSError()}
+            await add(simulation, every("a", 10, pause_on_failures=1, generation=1), **failing)
+            await asyncio.sleep(12)
+            await simulation.engine.remove("a")
+            await add(simulation, every("a", 10, pause_on_failures=1, generation=2))
+            await asyncio.sleep(20)
+            return await record(simulation, "a")
+
+        assert not simulation.run(story).paused
+
+    def test_what_does_not_stop_is_left_behind(self, simulation):
+        async def stubborn():
+            while True:
+                try:
+                    await asyncio.sleep(100)
+                except asyncio.CancelledError:
+                    if simulation.loop.time() > 1000:
+                        raise
+
+        async def story():
+            target = Target.of_anything(stubborn, "schedule")
+            await simulation.engine.add(every("a", 10), target)
+            await asyncio.sleep(12)
+            await simulation.engine.shutdown(1)
+            assert simulation.loop.time() < 30
+            simulation.loop.block(1000)
+
+        simulation.run(story)
+
+
+class TestPauses:
+    def test_what_comes_due_meanwhile_is_left_out_and_counted(self, simulation):
+        async def story():
+            await add(simulation, every("a", 10))
+            await asyncio.sleep(15)
+            await simulation.engine.pause("a")
+            await asyncio.sleep(30)
+            await simulation.engine.resume("a")
+            await asyncio.sleep(20)
+            return await record(simulation, "a")
+
+        found = simulation.run(story)
+        assert simulation.starts("a") == [10, 55]
+        assert [(gap.number, gap.reason) for gap in found.gaps] == [(3, "paused")]
+
+    def test_what_is_still_to_come_stays(self, simulation):
+        async def story():
+            await add(simulation, every("a", 3600), first=50)
+            await simulation.engine.pause("a")
+            await simulation.engine.resume("a")
+            await asyncio.sleep(100)
+
+        simulation.run(story)
+        assert simulation.starts("a") == [50]
+
+    def test_the_frequency_is_counted_from_the_end_all_the_same(self, simulation):
+        async def story():
+            await add(simulation, every("a", 10, counts_from_end=True), first=1, takes=8)
+            await asyncio.sleep(5)
+            await simulation.engine.pause("a")
+            await simulation.engine.resume("a")
+            await asyncio.sleep(20)
+
+        simulation.run(story)
+        assert simulation.starts("a") == [1, 19]

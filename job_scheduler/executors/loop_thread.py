@@ -4,33 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import threading
 from typing import TYPE_CHECKING, Final
+
+from job_scheduler.run import forbid_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+logger: Final = logging.getLogger("job_scheduler")
+
 _LOOK_SECONDS: Final = 0.1
 
 
-async def _end_other_tasks() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
-
-
 class LoopThread:
-    """A daemon thread that runs an event loop until it is told to stop."""
+    """A daemon thread that runs an event loop until it is told to stop, whatever jobs do to it."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
+        self._stopping = False
         self._thread = threading.Thread(target=self._serve, name="job_scheduler loop", daemon=True)
         self._thread.start()
 
     def _serve(self) -> None:
+        forbid_waiting("it would stop the loop that the job runs on: await asyncio.to_thread(...)")
         try:
-            self.loop.run_forever()
+            while not self._stopping:
+                try:
+                    self.loop.run_forever()
+                except BaseException:
+                    logger.exception("a job has stopped the event loop of all jobs; it goes on")
             self.loop.run_until_complete(_end_other_tasks())
         finally:
             self.loop.close()
@@ -40,13 +44,28 @@ class LoopThread:
         """Whether the caller is on this loop."""
         return threading.current_thread() is self._thread
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether the loop is there."""
+        return self._thread.is_alive()
+
     def stop_once(self, is_idle: Callable[[], bool]) -> None:
         """Stop the loop as soon as it has nothing to do any more; harmless twice."""
         with contextlib.suppress(RuntimeError):  # it is closed already
             self.loop.call_soon_threadsafe(self._stop_once, is_idle)
 
     def _stop_once(self, is_idle: Callable[[], bool]) -> None:
+        if self._stopping:
+            return
         if is_idle():
+            self._stopping = True
             self.loop.stop()
         else:
             self.loop.call_later(_LOOK_SECONDS, self._stop_once, is_idle)
+
+
+async def _end_other_tasks() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)

@@ -28,14 +28,11 @@ class ProcessExecutor:
         run_id: str | None = None,
     ) -> Run:
         """Accept a run; what is sent to the process is pickled."""
-        if isinstance(target.what, type) and not args:
+        arguments = arguments_of(target, args, kwargs)
+        if arguments is kwargs:
             return self._launcher.submit(name, target.what, kwargs, timeout, run_id)
-        if target.method is None:
-            arguments = {"function": target.what, "args": args, "kwargs": kwargs}
-        else:
+        if target.method is not None:
             self._launcher.prepare(target.job_class)  # imported once, where the jobs are forked
-            job = target.what() if isinstance(target.what, type) else target.what
-            arguments = {"function": job.process, "args": args, "kwargs": kwargs}
         return self._launcher.submit(name, Called, arguments, timeout, run_id)
 
     def pending(self) -> list[Run]:
@@ -52,3 +49,14 @@ class ProcessExecutor:
 
     def close(self) -> None:
         self._launcher.close()
+
+
+def arguments_of(target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What is sent to the process: the keywords alone, for a class that makes its own object."""
+    if isinstance(target.what, type) and not args:
+        return kwargs
+    function = target.what
+    if target.method is not None:
+        job = target.what() if isinstance(target.what, type) else target.what
+        function = job.process
+    return {"function": function, "args": args, "kwargs": kwargs}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+logger: Final = logging.getLogger("job_scheduler")
 
 _IDLE_SECONDS: Final = 10.0
 
@@ -21,7 +24,7 @@ class Starter:
         self._is_there = False
 
     def call(self, function: Callable[[], None]) -> None:
-        """Have it called; it must not raise."""
+        """Have it called; what it raises is logged."""
         self._calls.put(function)
         with self._lock:
             if not self._is_there:
@@ -40,5 +43,8 @@ class Starter:
                         self._is_there = False
                         return
                 continue
-            function()
+            try:
+                function()
+            except BaseException:
+                logger.exception("a run could not be started")
             del function

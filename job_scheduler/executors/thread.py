@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import itertools
 import os
 import threading
@@ -35,6 +36,7 @@ class ThreadExecutor:
         self._most_threads = most_threads
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._threads = 0
+        self._idents: set[int] = set()
         self._lock = threading.Lock()
         self._cancelling = threading.RLock()  # a signal handler may cancel while we do
         self._closed = False
@@ -86,7 +88,13 @@ class ThreadExecutor:
                 threading.Thread(target=self._work, name=name, daemon=True).start()
                 self._threads += 1
 
+    @property
+    def is_current(self) -> bool:
+        """Whether the caller is a job in one of these threads."""
+        return threading.get_ident() in self._idents
+
     def _work(self) -> None:
+        self._idents.add(threading.get_ident())
         while (order := self._orders.get()) is not None:
             run = order[0]
             self._running[run] = True
@@ -101,7 +109,7 @@ class ThreadExecutor:
     def _run(self, run: Run, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         run._started(None, time.time())
         try:
-            facts = call(lambda: target.call(args, kwargs))
+            facts = call(lambda: _no_coroutine(target.call(args, kwargs)))
         except KeyboardInterrupt as error:  # the job's own: a user's reaches the main thread only
             facts = ending.Facts(failure=describe(error))
         ending.settle(run, facts)
@@ -129,3 +137,11 @@ class ThreadExecutor:
         if not self._closed:
             self._closed = True
             self._orders.put(None)
+
+
+def _no_coroutine(result: Any) -> Any:
+    """Refuse what a function returns that should have been awaited: nothing has run yet."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("it returned a coroutine, which nobody awaits: make the function async")
+    return result

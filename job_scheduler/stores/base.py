@@ -61,6 +61,8 @@ class NewRun:
     priority: int = 5
     retry: RetryPolicy | None = None
     timeout: float | None = None
+    beside: bool = False
+    """Whether it goes on beside the other runs of its schedule, however many they are."""
 
 
 class Claim(NamedTuple):
@@ -120,6 +122,9 @@ class ScheduleRecord(NamedTuple):
     next_at: datetime | None
     paused: bool
     active: int
+    """How many of its runs wait or go on."""
+    running: int
+    """How many go on."""
     failures: int
     """How many of its runs have failed in a row."""
     completed: int
@@ -145,10 +150,10 @@ class Store(Protocol):
         """Forget a schedule, and cancel its waiting runs: their ids; None if there is none."""
 
     async def pause(self, schedule_id: str) -> bool:
-        """Take a schedule off the plan; False if there is none."""
+        """Take a schedule off the plan, and hold its waiting runs; False if there is none."""
 
-    async def resume(self, schedule_id: str, next_at: datetime | None) -> bool:
-        """Put it back on the plan; False if there is none."""
+    async def resume(self, schedule_id: str, next_at: datetime | None, gap: Missed | None) -> bool:
+        """Put it back on the plan, and note what was left out; False if there is none."""
 
     async def schedule(self, schedule_id: str) -> ScheduleRecord | None:
         """One schedule."""

@@ -40,7 +40,6 @@ class _Planned:
     """A schedule and where it stands."""
 
     __slots__ = (
-        "active",
         "blocked",
         "cancelled",
         "completed",
@@ -53,19 +52,31 @@ class _Planned:
         "paused",
         "running",
         "schedule",
+        "waiting",
     )
 
     def __init__(self, schedule: Schedule, next_at: datetime | None) -> None:
         self.schedule = schedule
         self.next_at = next_at
         self.paused = False
-        self.active = 0
         self.running = 0
+        self.waiting: dict[str, _Kept] = {}
+        """Runs that have not started, or wait to be tried again."""
         self.blocked: deque[_Kept] | None = None
         """Due runs that wait for others of this schedule to end."""
         self.failures = self.completed = self.failed = self.cancelled = self.missed = 0
         self.gaps: deque[Missed] | None = None
         self.last_run: _Kept | None = None
+
+    @property
+    def active(self) -> int:
+        return self.running + len(self.waiting)
+
+    def note(self, gap: Missed) -> None:
+        if self.gaps is None:
+            self.gaps = deque(maxlen=_MOST_GAPS)
+        self.gaps.append(gap)
+        self.missed += gap.number or 0
 
 
 class _Kept:
@@ -75,6 +86,7 @@ class _Kept:
         "args",
         "at",
         "attempt",
+        "beside",
         "ending",
         "id",
         "job",
@@ -98,6 +110,7 @@ class _Kept:
         retry: RetryPolicy | None,
         timeout: float | None,
         planned: _Planned | None,
+        beside: bool = False,
     ) -> None:
         self.id = run_id
         self.job = job
@@ -108,6 +121,7 @@ class _Kept:
         self.retry = retry
         self.timeout = timeout
         self.planned = planned
+        self.beside = beside
         self.state = RunState.PENDING
         self.attempt = 0
         self.started_at: float | None = None
@@ -135,10 +149,12 @@ class MemoryStore:
     """Keeps schedules and runs in memory; see the contract in ``stores.base``."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may call while we do
         self._order = count()
         self._schedules: dict[str, _Planned] = {}
         self._by_instant: list[tuple[datetime, int, _Planned]] = []
+        self._handed_out: list[tuple[datetime, int, _Planned]] = []
+        """What ``due`` has taken from that heap, to be put back unless it is advanced."""
         self._runs: OrderedDict[str, _Kept] = OrderedDict()
         self._later: list[tuple[datetime, int, _Kept]] = []
         self._ready: list[tuple[int, datetime, int, _Kept]] = []
@@ -170,15 +186,7 @@ class MemoryStore:
             if planned is None:
                 return None
             planned.next_at = None
-            waiting = (
-                [
-                    run
-                    for run in self._runs.values()
-                    if run.planned is planned and run.state is RunState.PENDING
-                ]
-                if planned.active > planned.running
-                else []
-            )
+            waiting = list(planned.waiting.values())
             for run in waiting:
                 self._end(run, RunState.CANCELLED)
             return [run.id for run in waiting]
@@ -191,7 +199,7 @@ class MemoryStore:
             planned.paused = True
             return True
 
-    async def resume(self, schedule_id: str, next_at: datetime | None) -> bool:
+    async def resume(self, schedule_id: str, next_at: datetime | None, gap: Missed | None) -> bool:
         with self._lock:
             planned = self._schedules.get(schedule_id)
             if planned is None:
@@ -199,7 +207,11 @@ class MemoryStore:
             planned.paused = False
             planned.failures = 0
             planned.next_at = next_at
+            if gap is not None:
+                planned.note(gap)
             self._plan(planned)
+            while planned.blocked:
+                self._make_ready(planned.blocked.popleft())
             return True
 
     async def schedule(self, schedule_id: str) -> ScheduleRecord | None:
@@ -229,21 +241,21 @@ class MemoryStore:
 
     async def due(self, now: datetime, limit: int) -> list[Due]:
         with self._lock:
-            found: list[Due] = []
-            taken: list[tuple[datetime, int, _Planned]] = []
-            seen: set[int] = set()
             heap = self._by_instant
-            while heap and heap[0][0] <= now and len(found) < limit:
+            for entry in self._handed_out:  # those that were not advanced are still due
+                if _is_planned(entry):
+                    heappush(heap, entry)
+            handed_out: list[tuple[datetime, int, _Planned]] = []
+            self._handed_out = handed_out
+            seen: set[int] = set()
+            while heap and heap[0][0] <= now and len(handed_out) < limit:
                 entry = heappop(heap)
-                instant, _, planned = entry
-                if not _is_planned(entry) or id(planned) in seen:
-                    continue
-                seen.add(id(planned))
-                taken.append(entry)
-                found.append(Due(planned.schedule, instant, planned.active))
-            for entry in taken:  # it stays due until it is advanced
-                heappush(heap, entry)
-            return found
+                if _is_planned(entry) and id(entry[2]) not in seen:
+                    seen.add(id(entry[2]))
+                    handed_out.append(entry)
+            return [
+                Due(planned.schedule, instant, planned.active) for instant, _, planned in handed_out
+            ]
 
     async def advance(self, decisions: Sequence[Advance]) -> None:
         with self._lock:
@@ -256,10 +268,7 @@ class MemoryStore:
                 planned.next_at = next_at
                 self._plan(planned)
                 for gap in missed:
-                    if planned.gaps is None:
-                        planned.gaps = deque(maxlen=_MOST_GAPS)
-                    planned.gaps.append(gap)
-                    planned.missed += gap.number or 0
+                    planned.note(gap)
                 for each in runs:
                     self._keep(
                         _Kept(
@@ -272,7 +281,8 @@ class MemoryStore:
                             schedule.retry,
                             schedule.timeout,
                             planned,
-                        )
+                        ),
+                        is_due=schedule.jitter is None,
                     )
 
     async def next_instant(self) -> datetime | None:
@@ -281,6 +291,7 @@ class MemoryStore:
                 return self._ready[0][1]
             self._drop_stale()
             instants = [heap[0][0] for heap in (self._by_instant, self._later) if heap]
+            instants += [entry[0] for entry in self._handed_out if _is_planned(entry)]
             return min(instants, default=None)
 
     # Runs
@@ -301,21 +312,31 @@ class MemoryStore:
                     run.retry,
                     run.timeout,
                     planned,
-                )
+                    run.beside,
+                ),
+                is_due=False,
             )
             return True
 
-    def _keep(self, run: _Kept) -> None:
+    def _keep(self, run: _Kept, *, is_due: bool) -> None:
+        """Put a run into the books, and among those to be claimed now or later."""
         if run.id in self._runs:
             return
         self._runs[run.id] = run
         if run.planned is not None:
-            run.planned.active += 1
             run.planned.last_run = run
+            if not run.beside:
+                run.planned.waiting[run.id] = run
+        if is_due:
+            self._make_ready(run)
+            return
         if len(self._later) > _MOST_STALE + 2 * (len(self._runs) - len(self._ended)):
             self._later = [entry for entry in self._later if entry[2].state is RunState.PENDING]
             heapify(self._later)
         heappush(self._later, (run.at, next(self._order), run))
+
+    def _make_ready(self, run: _Kept) -> None:
+        heappush(self._ready, (run.priority, run.at, next(self._order), run))
 
     async def claim(self, now: datetime, limit: int) -> list[Claim]:
         with self._lock:
@@ -330,15 +351,17 @@ class MemoryStore:
                 if run.state is not RunState.PENDING:
                     continue
                 planned = run.planned
-                if planned is not None:
-                    if planned.running >= planned.schedule.most_running:
+                if planned is not None and not run.beside:
+                    if planned.paused or planned.running >= planned.schedule.most_running:
                         if planned.blocked is None:
                             planned.blocked = deque()
                         planned.blocked.append(run)
                         continue
                     planned.running += 1
+                    del planned.waiting[run.id]
                 run.state = RunState.RUNNING
                 run.attempt += 1
+                run.started_at = now.timestamp()
                 claims.append(
                     Claim(
                         run.id,
@@ -365,15 +388,18 @@ class MemoryStore:
         run.ending = finish.ending
         run.started_at = finish.started_at
         planned = run.planned
-        if planned is not None:
+        if planned is not None and not run.beside:
             planned.running -= 1
-            if planned.blocked:
+            while planned.blocked and not planned.paused:
                 blocked = planned.blocked.popleft()
-                entry = (blocked.priority, blocked.at, next(self._order), blocked)
-                heappush(self._ready, entry)
+                if blocked.state is RunState.PENDING:
+                    self._make_ready(blocked)
+                    break
         if finish.retry_at is not None and not self._is_removed(planned):
             run.state = RunState.PENDING
             run.at = finish.retry_at
+            if planned is not None and not run.beside:
+                planned.waiting[run.id] = run
             heappush(self._later, (run.at, next(self._order), run))
         else:
             self._end(run, finish.ending.state)
@@ -392,7 +418,7 @@ class MemoryStore:
         run.state = state
         planned = run.planned
         if planned is not None:
-            planned.active -= 1
+            planned.waiting.pop(run.id, None)
             if state is RunState.COMPLETED:
                 planned.completed += 1
                 planned.failures = 0
@@ -450,6 +476,7 @@ def _record(planned: _Planned) -> ScheduleRecord:
         planned.next_at,
         planned.paused,
         planned.active,
+        planned.running,
         planned.failures,
         planned.completed,
         planned.failed,

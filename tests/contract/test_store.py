@@ -123,11 +123,24 @@ class TestSchedules:
             assert (await store.schedule("s")).paused
             assert await store.due(at(100), 10) == []
             assert await store.next_instant() is None
-            assert await store.resume("s", at(105))
+            gap = Missed(at(0), at(100), 11, "paused")
+            assert await store.resume("s", at(105), gap)
+            assert (await store.schedule("s")).gaps == (gap,)
             assert await store.next_instant() == at(105)
             assert len(await store.due(at(105), 10)) == 1
             assert not await store.pause("unknown")
-            assert not await store.resume("unknown", at(0))
+            assert not await store.resume("unknown", at(0), None)
+
+        run(story())
+
+    def test_that_pause_hold_what_waits(self, store, run):
+        async def story():
+            await store.add(schedule(), at(0))
+            await advance(store, at(0))
+            await store.pause("s")
+            assert await store.claim(at(1), 10) == []
+            await store.resume("s", at(10), None)
+            assert await claim_ids(store, 1) == [schedule().run_id(at(0))]
 
         run(story())
 
@@ -218,6 +231,31 @@ class TestRuns:
             assert await claim_ids(store, 10) == [schedule("other").run_id(at(10))]
             await store.finish([Finish(first, COMPLETED)])
             assert await claim_ids(store, 11) == [schedule().run_id(at(10))]
+
+        run(story())
+
+    def test_that_are_cancelled_hold_up_no_other(self, store, run):
+        async def story():
+            await store.add(schedule(catch_up="all"), at(0))
+            await advance(store, at(20))
+            [first] = await store.claim(at(20), 10)
+            assert await store.cancel(schedule().run_id(at(10)))
+            await store.finish([Finish(first, COMPLETED)])
+            assert await claim_ids(store, 20) == [schedule().run_id(at(20))]
+
+        run(story())
+
+    def test_beside_a_schedule_count_for_it_and_hold_up_nothing(self, store, run):
+        async def story():
+            await store.add(schedule(), at(0))
+            await advance(store, at(0))
+            await store.enqueue(new_run("beside", schedule_id="s", beside=True))
+            claims = await store.claim(at(0), 10)
+            assert len(claims) == 2
+            assert (await store.schedule("s")).running == 1
+            await store.finish([Finish(claim, COMPLETED) for claim in claims])
+            record = await store.schedule("s")
+            assert (record.completed, record.running, record.active) == (2, 0, 0)
 
         run(story())
 

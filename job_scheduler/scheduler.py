@@ -39,6 +39,9 @@ logger: Final = logging.getLogger("job_scheduler")
 _AT_ONE_TIME: Final = 64
 """Schedules that are advanced, and runs that are claimed, before others get their turn."""
 
+_SOON: Final = timedelta(milliseconds=50)
+"""How long before its instant a run may be planned."""
+
 _LONGEST_BURST: Final = 0.02
 """Seconds for which runs are started before those that have ended are recorded."""
 
@@ -304,9 +307,29 @@ class Scheduler:
         in_a_burst = due or claims
         if not in_a_burst or self._last_turn - self._last_recorded > _LONGEST_BURST:
             await self._end_runs()
-        if in_a_burst:
+        if in_a_burst or await self._plan_ahead(now):
             return now
-        return await self.store.next_instant() if self._room() else None
+        return await self._next_look(now) if self._room() else None
+
+    async def _plan_ahead(self, now: datetime) -> bool:
+        """Plan what is due soon, so that its runs have but to be started; whether there was any.
+
+        Only of schedules of which nothing waits or goes on: what happens until the instant cannot
+        change the decision then. Until it comes the runs wait, and can be held or cancelled.
+        """
+        soon = [
+            each
+            for each in await self.store.due(now + _SOON, _AT_ONE_TIME)
+            if not each.active and each.instant > now and not each.schedule.counts_from_end
+        ]
+        if soon:
+            await self._advance(soon, now)
+        return bool(soon)
+
+    async def _next_look(self, now: datetime) -> datetime | None:
+        """When to look again: a little before something is due, or just then."""
+        instant = await self.store.next_instant()
+        return instant - _SOON if instant is not None and instant > now + _SOON else instant
 
     def _room(self) -> int:
         """How many runs may be started now; at none, the end of one will wake the loop."""
@@ -319,7 +342,7 @@ class Scheduler:
         decisions = []
         for each in due:
             try:
-                decision = plan(each.schedule, each.instant, each.active, now)
+                decision = plan(each.schedule, each.instant, each.active, max(now, each.instant))
             except Exception:
                 logger.exception("schedule %r cannot be planned: it is paused", each.schedule.id)
                 await self.store.pause(each.schedule.id)
@@ -327,7 +350,7 @@ class Scheduler:
             decisions.append(Advance(each, decision))
             if decision.missed:
                 _log_missed(each.schedule, decision)
-        await self.store.advance(decisions)
+        await self.store.advance(decisions, now)
 
     async def _sleep(self, until: datetime | None) -> None:
         seconds = self._longest_sleep

@@ -6,6 +6,7 @@ import functools
 import inspect
 from dataclasses import dataclass
 from difflib import get_close_matches
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from job_scheduler.durations import parse_duration
@@ -80,9 +81,11 @@ class Target:
 
         Raises ``InvalidJobError`` (a ``TypeError``) or ``InvalidOptionError``.
         """
-        if place is not None and place not in _PLACES:
+        if place is not None and (not isinstance(place, str) or place not in _PLACES):
             raise InvalidOptionError(f"executor is {place!r}; it must be one of {_PLACES}")
         is_class = isinstance(what, type) and issubclass(what, Job)
+        if type(what) is FunctionType:
+            return _examine_function(what, place)
         if not (is_class or isinstance(what, Job)):
             return cls._of_function(what, place)
         job_class = what if is_class else type(what)
@@ -183,6 +186,12 @@ class Target:
         near = get_close_matches(unknown[0], self.names, 1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         return f"{where}; unknown: {', '.join(unknown)}{hint}"
+
+
+@functools.lru_cache(maxsize=256)
+def _examine_function(function: FunctionType, place: Place | None) -> Target:
+    """As ``Target._of_function``; many schedules may have one function."""
+    return Target._of_function(function, place)
 
 
 def name_of(function: Any) -> str:

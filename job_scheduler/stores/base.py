@@ -162,10 +162,10 @@ class Store(Protocol):
         """All schedules, in the order in which they were added."""
 
     async def due(self, now: datetime, limit: int) -> list[Due]:
-        """Schedules whose next instant has come, the longest due first."""
+        """Schedules whose next instant is not later than ``now``, the longest due first."""
 
-    async def advance(self, decisions: Sequence[Advance]) -> None:
-        """Do what was decided."""
+    async def advance(self, decisions: Sequence[Advance], now: datetime) -> None:
+        """Do what was decided; ``now`` may be before the instants of the runs."""
 
     async def enqueue(self, run: NewRun) -> bool:
         """Keep a run; False if there is one with its id."""

@@ -257,7 +257,7 @@ class MemoryStore:
                 Due(planned.schedule, instant, planned.active) for instant, _, planned in handed_out
             ]
 
-    async def advance(self, decisions: Sequence[Advance]) -> None:
+    async def advance(self, decisions: Sequence[Advance], now: datetime) -> None:
         with self._lock:
             for (schedule, instant, _), (runs, missed, next_at) in decisions:
                 planned = self._schedules.get(schedule.id)
@@ -282,7 +282,7 @@ class MemoryStore:
                             schedule.timeout,
                             planned,
                         ),
-                        is_due=schedule.jitter is None,
+                        is_due=schedule.jitter is None and each <= now,
                     )
 
     async def next_instant(self) -> datetime | None:

@@ -44,7 +44,7 @@ def run():
 
 
 async def advance(store, now, limit=100):
-    await store.advance(decide(await store.due(now, limit), now))
+    await store.advance(decide(await store.due(now, limit), now), now)
 
 
 def decide(due, now):
@@ -85,8 +85,8 @@ class TestSchedules:
         async def story():
             await store.add(schedule(), at(0))
             decisions = decide(await store.due(at(1), 10), at(1))
-            await store.advance(decisions)
-            await store.advance(decisions)  # another worker had decided the same
+            await store.advance(decisions, at(1))
+            await store.advance(decisions, at(1))  # another worker had decided the same
             assert len(await store.claim(at(1), 10)) == 1
             assert (await store.schedule("s")).next_at == at(10)
 
@@ -100,7 +100,7 @@ class TestSchedules:
             decisions = decide(await store.due(at(1), 10), at(1))
             await store.remove("gone")
             await store.change(schedule("changed", generation=1), at(0))
-            await store.advance(decisions)
+            await store.advance(decisions, at(1))
             assert await claim_ids(store, 1) == [schedule("paused").run_id(at(0))]
             assert [due.schedule.id for due in await store.due(at(1), 10)] == ["changed"]
 

@@ -152,6 +152,13 @@ class Schedule:
         """How many of its runs may go on or wait, before instants are skipped."""
         return 2 if self.overlap == "queue" else self.most_running
 
+    @property
+    def runs_however_late(self) -> bool:
+        """Whether no instant is ever too late, and the next does not depend on the run."""
+        return (
+            self.misfire_grace_time is None and self.catch_up != "none" and not self.counts_from_end
+        )
+
     def first_after(self, instant: datetime) -> datetime | None:
         """Its first instant after this one, within its bounds."""
         if self.start is not None and instant < self.start:

@@ -240,7 +240,7 @@ class Scheduler:
                 gap = Missed(next_at, last[-1], number, "paused")
                 next_at = record.schedule.first_after(now)
             await self.store.resume(schedule_id, next_at, gap)
-            self._expect(next_at)
+            self._wake()
         return True
 
     async def enqueue(self, run: NewRun, target: Target) -> bool:
@@ -314,13 +314,14 @@ class Scheduler:
     async def _plan_ahead(self, now: datetime) -> bool:
         """Plan what is due soon, so that its runs have but to be started; whether there was any.
 
-        Only of schedules of which nothing waits or goes on: what happens until the instant cannot
-        change the decision then. Until it comes the runs wait, and can be held or cancelled.
+        Only where nothing that happens until the instant can change the decision: no run of the
+        schedule waits or goes on, and it runs however late. The runs then wait for their instant,
+        and can be held or cancelled.
         """
         soon = [
             each
             for each in await self.store.due(now + _SOON, _AT_ONE_TIME)
-            if not each.active and each.instant > now and not each.schedule.counts_from_end
+            if each.instant > now and not each.active and each.schedule.runs_however_late
         ]
         if soon:
             await self._advance(soon, now)

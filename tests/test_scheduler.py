@@ -178,6 +178,18 @@ class TestLateness:
         assert simulation.starts("a") == [10, 19.95, 20, 30, 40]
         assert found.missed == 5 * 360 - 1
 
+    def test_what_must_not_be_late_is_not_planned_ahead(self, simulation):
+        async def story():
+            await add(simulation, every("strict", 10, misfire_grace_time=1))
+            await add(simulation, every("any", 10))
+            await asyncio.sleep(9.97)
+            simulation.loop.block(3)
+            await asyncio.sleep(10)
+
+        simulation.run(story)
+        assert simulation.starts("strict") == [20]
+        assert simulation.starts("any") == [12.97, 20]
+
     def test_all_are_made_up_for_one_after_another(self, simulation):
         async def story():
             await add(simulation, every("a", 10, catch_up="all"), takes=1)

@@ -132,7 +132,7 @@ class TestSchedule:
         before = threading.active_count()
         for _ in range(1000):
             scheduler.schedule("1h", "1h", Counting())
-        assert threading.active_count() == before
+        assert threading.active_count() <= before
 
     def test_its_data_handler_is_there_before_the_first_run(self, scheduler):
         class Told(Job):

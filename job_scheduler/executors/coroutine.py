@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import os
 import time
@@ -15,7 +16,11 @@ from job_scheduler.launcher.base import Settings, wait_at_exit
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from job_scheduler.target import Target
+
+    _Job = Callable[[], Awaitable[Any]]
 
 
 class CoroutineExecutor:
@@ -43,50 +48,29 @@ class CoroutineExecutor:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
         run = Run(run_id or next(self._ids), name, self)
         self._tasks[run] = None
+        job = functools.partial(target.call, args, kwargs)
         if asyncio._get_running_loop() is self._loop:
-            self._start(run, target, args, kwargs, timeout)
+            self._start(run, job, timeout)
         else:
-            self._loop.call_soon_threadsafe(self._start, run, target, args, kwargs, timeout)
+            self._loop.call_soon_threadsafe(self._start, run, job, timeout)
         return run
 
-    def _start(
-        self,
-        run: Run,
-        target: Target,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timeout: float | None,
-    ) -> None:
-        job = self._run(run, target, args, kwargs, timeout)
-        self._tasks[run] = self._loop.create_task(job)
+    def _start(self, run: Run, job: _Job, timeout: float | None) -> None:
+        self._tasks[run] = self._loop.create_task(self._run(run, job, timeout))
 
-    async def _run(
-        self,
-        run: Run,
-        target: Target,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timeout: float | None,
-    ) -> None:
+    async def _run(self, run: Run, job: _Job, timeout: float | None) -> None:
         if run._cancel_requested:
             facts = ending.Facts(reason=wire.CANCELLED)
         else:
             run._started(None, time.time())
-            facts = await self._facts_of(run, target, args, kwargs, timeout)
+            facts = await self._facts_of(run, job, timeout)
         self._tasks.pop(run, None)
         ending.settle(run, facts)
 
-    async def _facts_of(
-        self,
-        run: Run,
-        target: Target,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        timeout: float | None,
-    ) -> ending.Facts:
+    async def _facts_of(self, run: Run, job: _Job, timeout: float | None) -> ending.Facts:
         try:
             async with asyncio.timeout(timeout) as limit:
-                result = await target.call(args, kwargs)
+                result = await job()
         except BaseException as error:
             if isinstance(error, TimeoutError) and limit.expired():
                 return ending.Facts(reason=wire.TIMEOUT, timeout=timeout)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import itertools
 import os
@@ -18,11 +19,13 @@ from job_scheduler.launcher.base import Settings, wait_at_exit
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from job_scheduler.target import Target
 
 MOST_THREADS: Final = 32
 
-_Order = tuple[Run, "Target", tuple[Any, ...], "dict[str, Any]"]
+_Order = tuple[Run, "Callable[[], Any]"]
 
 
 class ThreadExecutor:
@@ -66,7 +69,7 @@ class ThreadExecutor:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
         run = Run(run_id or next(self._ids), name, self)
         self._waiting[run] = True
-        self._orders.put((run, target, args, kwargs))
+        self._orders.put((run, functools.partial(target.call, args, kwargs)))
         try:
             self._grow_if_all_are_busy()
         except RuntimeError as error:
@@ -106,10 +109,10 @@ class ThreadExecutor:
             del order, run  # not to keep the arguments while waiting
         self._orders.put(None)  # for the next thread
 
-    def _run(self, run: Run, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def _run(self, run: Run, job: Callable[[], Any]) -> None:
         run._started(None, time.time())
         try:
-            facts = call(lambda: _no_coroutine(target.call(args, kwargs)))
+            facts = call(lambda: _no_coroutine(job()))
         except KeyboardInterrupt as error:  # the job's own: a user's reaches the main thread only
             facts = ending.Facts(failure=describe(error))
         ending.settle(run, facts)

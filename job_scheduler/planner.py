@@ -100,8 +100,11 @@ class Planner:
 
     @property
     def has_plans(self) -> bool:
-        """Whether anything is scheduled, or a run that was handed out has not ended."""
-        return not self._closed and bool(self._whats or self._handles)
+        """Whether anything goes on or will be due, or a run that was handed out has not ended."""
+        if self._closed:
+            return False
+        due = at_once(self._engine.store.next_instant()) is not None
+        return due or self.busy or bool(self._handles)
 
     @property
     def busy(self) -> bool:
@@ -404,7 +407,7 @@ class Planner:
     def cancel(self, run: Run) -> bool:
         """Cancel a run that waits, or ask the one that goes on to stop."""
         with self._lock:
-            if at_once(self._engine.store.cancel(run.id)):
+            if at_once(self._engine.cancel_waiting(run.id)):
                 self._end_cancelled(run, "the run was cancelled")
                 return True
         return bool(at_once(self._engine.cancel(run.id)))
@@ -440,5 +443,5 @@ class Planner:
             self._closed = True
             self._engine.stop_starting()
             for run in tuple(self._handles.values()):
-                if at_once(self._engine.store.cancel(run.id)):
+                if at_once(self._engine.cancel_waiting(run.id)):
                     self._end_cancelled(run, "the scheduler was shut down before its time came")

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections import deque
 from datetime import timedelta
@@ -23,6 +22,7 @@ from job_scheduler.executors.starter import Starter
 from job_scheduler.launcher.ending import log_failure
 from job_scheduler.run import Ending, Run, RunError, RunState
 from job_scheduler.schedule import Missed, after_set_back, plan
+from job_scheduler.scheduler_log import log_end, log_missed, logger
 from job_scheduler.stores.base import Advance, Finish, NewRun
 
 if TYPE_CHECKING:
@@ -30,11 +30,9 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from job_scheduler.executors.base import Executor
-    from job_scheduler.schedule import Plan, Schedule
+    from job_scheduler.schedule import Schedule
     from job_scheduler.stores.base import Claim, Due, Store
     from job_scheduler.target import Place, Target
-
-logger: Final = logging.getLogger("job_scheduler")
 
 _AT_ONE_TIME: Final = 64
 """Schedules that are advanced, and runs that are claimed, before others get their turn."""
@@ -253,11 +251,17 @@ class Scheduler:
 
     async def cancel(self, run_id: str) -> bool:
         """Cancel a run: it never starts, or is asked to stop; False if it had ended."""
-        if await self.store.cancel(run_id):
-            self._targets.pop(run_id, None)
+        if await self.cancel_waiting(run_id):
             return True
         attempt = self._running.get(run_id)
         return attempt is not None and attempt.cancel()
+
+    async def cancel_waiting(self, run_id: str) -> bool:
+        """Cancel a run that has not started; False if it does not wait."""
+        if not await self.store.cancel(run_id):
+            return False
+        self._targets.pop(run_id, None)
+        return True
 
     def target_of(self, schedule_id: str) -> Target:
         """What a schedule runs."""
@@ -350,7 +354,7 @@ class Scheduler:
                 continue
             decisions.append(Advance(each, decision))
             if decision.missed:
-                _log_missed(each.schedule, decision)
+                log_missed(each.schedule, decision)
         await self.store.advance(decisions, now)
 
     async def _sleep(self, until: datetime | None) -> None:
@@ -462,15 +466,15 @@ class Scheduler:
                 self._running[finish.claim.run_id] = attempt
                 self._ended.append(attempt)
             raise
-        for (finish, attempt), failures in zip(finished, held, strict=True):
-            claim = finish.claim
+        for finish, attempt in finished:  # all, before anything else can fail
             again = finish.retry_at is not None
             if not again:
-                self._targets.pop(claim.run_id, None)
+                self._targets.pop(finish.claim.run_id, None)
             if self._observer is not None and attempt.run is not None:
-                self._observer.ended(claim.run_id, attempt.run, again)
-            await self._pause_after(claim.schedule, failures)
-            _log_end(finish)
+                self._observer.ended(finish.claim.run_id, attempt.run, again)
+        for (finish, _), failures in zip(finished, held, strict=True):
+            log_end(finish)
+            await self._pause_after(finish.claim.schedule, failures)
 
     def _finish(self, attempt: _Attempt) -> tuple[Finish, _Attempt]:
         claim, run = attempt.claim, attempt.run
@@ -533,43 +537,3 @@ def _not_started(claim: Claim, error: BaseException) -> Run:
     run._ended(Ending(RunState.FAILED, reason, ended_at=time.time()))
     log_failure(run)
     return run
-
-
-def _log_missed(schedule: Schedule, decision: Plan) -> None:
-    for gap in decision.missed:
-        logger.warning("schedule %r: %s", schedule.id, describe_gap(gap))
-
-
-_WHY: Final = {
-    "late": "too late",
-    "coalesced": "made up for by one later run",
-    "overlap": "the run before goes on",
-    "too many": "more than are made up for",
-    "paused": "the schedule was paused",
-}
-
-
-def describe_gap(gap: Missed) -> str:
-    """``2 instants were skipped, 09:00 to 09:05: the run before goes on``."""
-    why = _WHY[gap.reason]
-    if gap.number == 1:
-        return f"the instant {gap.first} was skipped: {why}"
-    number = "more than 100,000" if gap.number is None else gap.number
-    return f"{number} instants were skipped, {gap.first} to {gap.last}: {why}"
-
-
-def _log_end(finish: Finish) -> None:
-    claim = finish.claim
-    if finish.retry_at is not None:
-        logger.warning(
-            "job %r: attempt %d has failed, the next is at %s (run %s)",
-            claim.job,
-            claim.attempt,
-            finish.retry_at,
-            claim.run_id,
-        )
-    elif logger.isEnabledFor(logging.INFO):
-        took = ""
-        if finish.started_at is not None and finish.ending.ended_at is not None:
-            took = f" after {max(0.0, finish.ending.ended_at - finish.started_at):.3f} s"
-        logger.info("job %r %s%s (run %s)", claim.job, finish.ending.state, took, claim.run_id)

@@ -21,7 +21,7 @@ TIERS = [
     {"run", "schedule", "target"},
     {"launcher"},
     {"executors", "stores"},
-    {"scheduler"},
+    {"scheduler", "scheduler_log"},
     {"dispatch", "planner", "planning"},
     {"job_scheduler"},
     {"config"},

@@ -597,6 +597,28 @@ class TestRaces:
         assert "the disk is full" in caplog.text
         assert (found.completed, found.active) == (2, 0)
 
+    def test_a_pause_that_fails_keeps_no_end_from_its_observer(self, simulation):
+        told = []
+
+        class Observer:
+            def started(self, run_id, run): ...
+
+            def ended(self, run_id, run, again):
+                told.append(run_id.partition(":")[0])
+
+        async def broken(_):
+            raise OSError("the store is away")
+
+        async def story():
+            simulation.engine._observer = Observer()
+            await add(simulation, every("a", 10, pause_on_failures=1), fails=lambda _: OSError())
+            await add(simulation, every("b", 10))
+            simulation.store.pause = broken
+            await asyncio.sleep(15)
+
+        simulation.run(story)
+        assert sorted(told) == ["a", "b"]
+
     def test_a_job_that_cancels_all_tasks_does_not_end_the_loop(self, simulation, caplog):
         async def story():
             me = asyncio.current_task()

@@ -135,6 +135,7 @@ class ScheduleRecord(NamedTuple):
     gaps: tuple[Missed, ...]
     """The last gaps."""
     last_run: RunRecord | None
+    """The one that was started last."""
 
 
 class Store(Protocol):

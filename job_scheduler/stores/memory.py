@@ -323,10 +323,8 @@ class MemoryStore:
         if run.id in self._runs:
             return
         self._runs[run.id] = run
-        if run.planned is not None:
-            run.planned.last_run = run
-            if not run.beside:
-                run.planned.waiting[run.id] = run
+        if run.planned is not None and not run.beside:
+            run.planned.waiting[run.id] = run
         if is_due:
             self._make_ready(run)
             return
@@ -359,6 +357,8 @@ class MemoryStore:
                         continue
                     planned.running += 1
                     del planned.waiting[run.id]
+                if planned is not None:
+                    planned.last_run = run
                 run.state = RunState.RUNNING
                 run.attempt += 1
                 run.started_at = now.timestamp()

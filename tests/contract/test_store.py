@@ -312,7 +312,9 @@ class TestRuns:
             await store.add(schedule(), at(0))
             failures = []
             for number, ending in enumerate([COMPLETED, FAILED, FAILED, COMPLETED, FAILED]):
+                before = (await store.schedule("s")).last_run
                 await advance(store, at(10 * number))
+                assert (await store.schedule("s")).last_run == before  # it has not started
                 [claim] = await store.claim(at(10 * number), 10)
                 assert (await store.schedule("s")).active == 1
                 failures += await store.finish([Finish(claim, ending)])

@@ -108,9 +108,11 @@ class Target:
     @classmethod
     def _of_function(cls, function: Any, place: Place | None) -> Target:
         if not callable(function) or isinstance(function, type):
+            called = function is None or inspect.iscoroutine(function)
+            hint = "; was a function called here? Give it without the ()" if called else ""
             raise InvalidJobError(
                 f"{function!r} cannot be run: give a function, a Job class or an object of one, or "
-                f"the name of a registered job"
+                f"the name of a registered job{hint}"
             )
         name = name_of(function)
         _check_no_generator(function, f"{name}()")

@@ -164,7 +164,7 @@ class TestSchedule:
             (None, "1s", Counting(), "initial_delay is None"),
             (Counting(), "1s", "30m", "initial_delay is <"),
             ("1s", "30m", 5, "5 cannot be run: give a function, a Job class"),
-            ("1s", "30m", None, "None cannot be run"),
+            ("1s", "30m", None, "was a function called here? Give it without the ()"),
             ("1s", "30m", "TestJb", "did you mean 'TestJob'"),
             ("1s", "30m", lambda x: x, "missing: x"),
             ("1s", "30m", int, "<class 'int'> cannot be run"),

@@ -10,14 +10,15 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler.errors import ShutdownError
-from job_scheduler.executors.local import describe, succeeded
-from job_scheduler.launcher import ending, wire
+from job_scheduler.executors.local import completed, failed
+from job_scheduler.launcher import ending
 from job_scheduler.launcher.base import Settings, wait_at_exit
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from job_scheduler.run import Ending
     from job_scheduler.target import Target
 
     _Job = Callable[[], Awaitable[Any]]
@@ -60,24 +61,12 @@ class CoroutineExecutor:
 
     async def _run(self, run: Run, job: _Job, timeout: float | None) -> None:
         if run._cancel_requested:
-            facts = ending.Facts(reason=wire.CANCELLED)
+            came_of_it = ending.cancelled()
         else:
             run._started(None, time.time())
-            facts = await self._facts_of(run, job, timeout)
+            came_of_it = await _ending_of(run, job, timeout)
         self._tasks.pop(run, None)
-        ending.settle(run, facts)
-
-    async def _facts_of(self, run: Run, job: _Job, timeout: float | None) -> ending.Facts:
-        try:
-            async with asyncio.timeout(timeout) as limit:
-                result = await job()
-        except BaseException as error:
-            if isinstance(error, TimeoutError) and limit.expired():
-                return ending.Facts(reason=wire.TIMEOUT, timeout=timeout)
-            if isinstance(error, asyncio.CancelledError) and run._cancel_requested:
-                return ending.Facts(reason=wire.CANCELLED)
-            return ending.Facts(failure=describe(error))
-        return succeeded(result)
+        ending.settle(run, came_of_it)
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""
@@ -103,3 +92,17 @@ class CoroutineExecutor:
     def close(self) -> None:
         """Take no more runs."""
         self._closed = True
+
+
+async def _ending_of(run: Run, job: _Job, timeout: float | None) -> Ending:
+    try:
+        if timeout is None:
+            return completed(await job())
+        async with asyncio.timeout(timeout) as limit:
+            return completed(await job())
+    except BaseException as error:
+        if timeout is not None and isinstance(error, TimeoutError) and limit.expired():
+            return ending.timed_out(timeout)
+        if isinstance(error, asyncio.CancelledError) and run._cancel_requested:
+            return ending.cancelled()
+        return failed(error)

@@ -13,8 +13,8 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import InvalidOptionError, LaunchError, ShutdownError
-from job_scheduler.executors.local import call, describe
-from job_scheduler.launcher import ending, wire
+from job_scheduler.executors.local import call, failed
+from job_scheduler.launcher import ending
 from job_scheduler.launcher.base import Settings, wait_at_exit
 from job_scheduler.run import Run
 
@@ -112,10 +112,10 @@ class ThreadExecutor:
     def _run(self, run: Run, job: Callable[[], Any]) -> None:
         run._started(None, time.time())
         try:
-            facts = call(lambda: _no_coroutine(job()))
+            came_of_it = call(lambda: _no_coroutine(job()))
         except KeyboardInterrupt as error:  # the job's own: a user's reaches the main thread only
-            facts = ending.Facts(failure=describe(error))
-        ending.settle(run, facts)
+            came_of_it = failed(error)
+        ending.settle(run, came_of_it)
 
     def pending(self) -> list[Run]:
         """The runs that have not ended."""
@@ -126,7 +126,7 @@ class ThreadExecutor:
         with self._cancelling:  # who comes second finds the run ended
             if not self._waiting.pop(run, False):
                 return False
-            ending.settle(run, ending.Facts(reason=wire.CANCELLED))
+            ending.settle(run, ending.cancelled())
             return True
 
     def signal(self, run: Run, number: int) -> None:

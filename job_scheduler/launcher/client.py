@@ -345,7 +345,7 @@ class ZygoteLauncher:
                 self._fallback.cancel(run)
 
     def _end_as_cancelled(self, submission: Submission) -> None:
-        self._books.end(submission, ending.conclude(ending.Facts(reason=wire.CANCELLED)))
+        self._books.end(submission, ending.cancelled())
 
     # Listening
 
@@ -499,8 +499,7 @@ class ZygoteLauncher:
             self._give_up(submission, error)
 
     def _give_up(self, submission: Submission, reason: Exception) -> None:
-        facts = ending.Facts(reason=wire.NO_PROCESS, stderr=str(reason))
-        self._books.end(submission, ending.conclude(facts))
+        self._books.end(submission, ending.no_process(str(reason)))
 
     # When the program forks
 

@@ -98,9 +98,24 @@ def lost(message: str) -> Ending:
     return Ending(RunState.FAILED, RunError("JobLost", message), ended_at=time.time())
 
 
-def settle(run: Run, facts: Facts) -> None:
-    """End the run with its outcome, then log it if it failed."""
-    run._ended(conclude(facts))
+def cancelled() -> Ending:
+    """The ending of a run that was cancelled, and has no process to tell of."""
+    return conclude(Facts(reason=wire.CANCELLED))
+
+
+def timed_out(seconds: float) -> Ending:
+    """The ending of a run that was stopped after so long, and has no process to tell of."""
+    return conclude(Facts(reason=wire.TIMEOUT, timeout=seconds))
+
+
+def no_process(why: str) -> Ending:
+    """The ending of a run that could be given no process."""
+    return conclude(Facts(reason=wire.NO_PROCESS, stderr=why))
+
+
+def settle(run: Run, ending: Ending) -> None:
+    """End the run, then log it if it failed."""
+    run._ended(ending)
     log_failure(run)
 
 
@@ -112,7 +127,8 @@ def log_failure(run: Run) -> None:
     if run.state is not RunState.FAILED:
         return
     error, stderr = run.error, run.stderr
-    parts = [f"job {run.name!r} failed: {error} (run {run.id}, exit code {run.exitcode})"]
+    ended_with = "" if run.exitcode is None else f", exit code {run.exitcode}"
+    parts = [f"job {run.name!r} failed: {error} (run {run.id}{ended_with})"]
     if error is not None and error.traceback:
         parts.append(error.traceback.rstrip())
     elif stderr:

@@ -228,7 +228,7 @@ class SpawnLauncher:
             watched = self._watched.get(run.id)
             run._cancel_requested = True
         if waiting is not None:
-            ending.settle(run, ending.Facts(reason=wire.CANCELLED))
+            ending.settle(run, ending.cancelled())
             del self._runs[run.id]
         elif watched is not None:
             watched.stop(wire.CANCELLED, self._settings.grace)
@@ -267,8 +267,7 @@ class SpawnLauncher:
         """Fail the runs that could start, if there is no thread and none to be had for them."""
         while self._queue.ready and not self._threads and not self._outside:
             run = self._runs[self._queue.next().assignment.run_id]
-            facts = ending.Facts(reason=wire.NO_PROCESS, stderr=str(error))
-            run._ended(ending.conclude(facts))
+            run._ended(ending.no_process(str(error)))
             del self._runs[run.id]
             do_aside(functools.partial(ending.log_failure, run))
 
@@ -303,12 +302,11 @@ class SpawnLauncher:
 
     def _end_of(self, run: Run, waiting: Waiting) -> Ending:
         if run._cancel_requested:
-            return ending.conclude(ending.Facts(reason=wire.CANCELLED))
+            return ending.cancelled()
         try:
             watched, stderr = self._start(run, waiting)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            return ending.conclude(ending.Facts(reason=wire.NO_PROCESS, stderr=reason))
+            return ending.no_process(f"{type(error).__name__}: {error}")
         try:
             return ending.conclude(self._watch(watched, stderr))
         except BaseException:

@@ -157,6 +157,7 @@ class Dispatcher:
     def _open_launcher(self) -> Launcher:
         with self._lock:
             if self._launcher is None:
+                self._refuse_if_closed()
                 self._launcher = open_launcher(self._settings, self._start_method)
             return self._launcher
 
@@ -165,8 +166,14 @@ class Dispatcher:
         kind = "inline" if self._eager else place
         with self._lock:
             if kind not in self._executors:
+                self._refuse_if_closed()
                 self._executors[kind] = self._open_executor(kind)
             return self._executors[kind]
+
+    def _refuse_if_closed(self) -> None:
+        """With the lock: what is opened now, nobody would close."""
+        if self._closed:
+            raise ShutdownError("the scheduler was shut down")
 
     def _open_executor(self, kind: str) -> Executor:
         if kind == "inline":

@@ -28,6 +28,7 @@ from job_scheduler.planning import (
     conflict_resolution_of,
     describe,
     describe_run,
+    has_ended,
     keywords,
     policies_of,
     positional,
@@ -218,7 +219,10 @@ class Planner:
             at_once(self._engine.add(schedule, target, first))
             if isinstance(trigger, Once):
                 self._forget_old_ones(schedule.id)
-        logger.info("%r is scheduled: %s", schedule.id, describe(schedule, first))
+        if has_ended(schedule, first):
+            logger.warning("%r will not run: it has ended at %s", schedule.id, schedule.end)
+        else:
+            logger.info("%r is scheduled: %s", schedule.id, describe(schedule, first))
         return schedule.id
 
     def _forget_old_ones(self, schedule_id: str) -> None:

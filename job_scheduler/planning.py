@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import ArgumentsError, InvalidOptionError
 from job_scheduler.executors.process import arguments_of
-from job_scheduler.instants import to_utc
+from job_scheduler.instants import now, to_utc
 from job_scheduler.launcher.base import encode_arguments
 from job_scheduler.retry import retry_policy
 from job_scheduler.schedule import ConflictResolution
@@ -165,12 +165,21 @@ def check_sendable(
 def within_bounds(schedule: Schedule, first: datetime | None) -> datetime | None:
     """The first instant that was asked for, or the start, if that is later.
 
-    Raises ``InvalidOptionError`` if the schedule has ended before.
+    Raises ``InvalidOptionError`` for an instant after the end. A schedule that has ended before
+    its first run for another reason is good: a program may still have it after its time.
     """
     if first is None:
         return None
     if schedule.start is not None and first < schedule.start:
         first = schedule.start
-    if schedule.end is not None and first > schedule.end:
+    is_given = isinstance(schedule.trigger, Once) and not schedule.relative
+    if is_given and schedule.end is not None and first > schedule.end:
         raise InvalidOptionError(f"end ({schedule.end}) is before the first run ({first})")
     return first
+
+
+def has_ended(schedule: Schedule, first: datetime | None) -> bool:
+    """Whether nothing is left to run before the end."""
+    if schedule.end is None:
+        return False
+    return schedule.first_after(now()) is None if first is None else first > schedule.end

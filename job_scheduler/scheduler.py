@@ -204,6 +204,8 @@ class Scheduler:
     async def add(self, schedule: Schedule, target: Target, first: datetime | None = None) -> bool:
         """Plan a schedule, from ``first`` on or from now; False if there is one with its id."""
         next_at = schedule.first_after(self._clock()) if first is None else first
+        if next_at is not None and schedule.end is not None and next_at > schedule.end:
+            next_at = None
         if schedule.id not in self._targets:  # before the store has it: it may be due at once
             self._targets[schedule.id] = target
         if not await self.store.add(schedule, next_at):

@@ -22,6 +22,16 @@ class Clean(Job):
         print("made")
     def run(self):
         print("ran")
+
+class Apart(Job):
+    def process(self):
+        print("ran apart")
+
+class NeedsCore(Job):
+    def __init__(self, core_lib):
+        super().__init__(core_lib)
+    def run(self):
+        print(f"core_lib is {self.core_lib}")
 """
 
 GOOD = """
@@ -33,7 +43,7 @@ jobs:
     frequency: 16:00
     max_retries: 3
     timeout: 90
-    handler: {class: work.clean.Clean}
+    handler: {class: work.clean.Apart}
   report:
     cron: 0 9 * * mon-fri
     timezone: Asia/Kolkata
@@ -53,12 +63,12 @@ def command(tmp_path):
     (tmp_path / "work" / "clean.py").write_text(JOBS)
     script = "import sys; from job_scheduler.cli.main import main; sys.exit(main())"
 
-    def command(*arguments, text=GOOD, how=("-P", "-c", script)):
-        (tmp_path / "jobs.yaml").write_text(text)
+    def command(*arguments, text=GOOD, how=("-P", "-c", script), before=(), env=None):
+        (tmp_path / "jobs.yaml").write_text(text, encoding="utf-8")
         return subprocess.run(
-            [sys.executable, *how, *arguments],
+            [*before, sys.executable, *how, *arguments],
             cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "TZ": "UTC"},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "TZ": "UTC", **(env or {})},
             capture_output=True,
             text=True,
             timeout=30,
@@ -79,7 +89,7 @@ def test_a_good_file_is_told_in_words(command):
         "cleanup (work.clean.Clean)\n"
         "    once, after 2 hours 32 minutes\n"
         "\n"
-        "often (work.clean.Clean)\n"
+        "often (work.clean.Apart)\n"
         "    every 16 minutes, counted from the end of a run, first at startup\n"
         "    max_retries: 3\n"
         "    timeout: 1 minute 30 seconds\n"
@@ -92,7 +102,7 @@ def test_a_good_file_is_told_in_words(command):
         "over (work.clean.Clean)\n"
         "    at 09:00 every day (UTC)\n"
         "    end: 2001-01-01 00:00:00+00:00\n"
-        "    next: never\n"
+        "    next: never; it has ended\n"
     )
 
 
@@ -145,3 +155,37 @@ def test_a_wrong_call_shows_the_usage(command, arguments, words):
 
 def test_the_help_says_that_the_file_is_trusted(command):
     assert "trusted input" in " ".join(command("check", "--help").stdout.split())
+
+
+def test_what_the_terminal_cannot_show_is_escaped(command):
+    text = "jobs: {Zürich: {handler: {class: work.clean.Clean}}}"
+    env = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = command("check", "jobs.yaml", text=text, env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Z\\xfcrich" in done.stdout
+
+
+# Its standard output is a pipe that nobody reads: what stands there is never read, and then closed.
+UNREAD = ("bash", "-c", '"$@" > >(exec 0<&-; sleep 0.2); echo "code $?"', "bash")
+
+
+def test_a_reader_that_goes_away_is_no_fault_of_the_file(command):
+    done = command("check", "jobs.yaml", before=UNREAD, env={"PYTHONUNBUFFERED": ""})
+    assert (done.stdout, done.stderr) == ("code 1\n", "")
+
+
+def test_run_ends_when_nobody_reads_its_lines_any_more(command):
+    text = """
+jobs:
+  core: {initial_delay: 0.1s, frequency: 0.1s, handler: {class: work.clean.NeedsCore}}
+"""
+    reader = ("bash", "-c", '"$@" | grep -m1 "core_lib is"; echo "code ${PIPESTATUS[0]}"', "bash")
+    done = command("run", "jobs.yaml", text=text, before=reader)
+    assert done.stdout == "core_lib is None\ncode 0\n"
+    assert done.stderr == ""
+
+
+def test_check_says_that_there_is_no_core_lib(command):
+    text = "jobs: [{handler: {class: work.clean.NeedsCore}}]"
+    done = command("check", "jobs.yaml", text=text)
+    assert "its constructor takes a core_lib; here it gets None\n" in done.stdout

@@ -71,6 +71,23 @@ class ByPosition(Job):
     def __init__(self, size, /): pass
     def run(self): pass
 
+class New(Job):
+    def __new__(cls, size):
+        return super().__new__(cls)
+    def __init__(self, *args, **kwargs): pass
+    def run(self): pass
+
+class Leaves(Job):
+    def __init__(self):
+        raise SystemExit(3)
+    def run(self): pass
+
+class Locked(Job):
+    def __init__(self):
+        import threading
+        self.lock = threading.Lock()
+    def process(self): pass
+
 class NoJob:
     def __init__(self, **kwargs):
         log.append("NoJob")
@@ -214,6 +231,25 @@ class TestGoodFiles:
             text = "core_lib:\n" + textwrap.indent(text, "  ")
         assert [each.name for each in read(text)] == ["a", "2"]
 
+    def test_a_class_that_makes_its_objects_in_its_own_way(self, read):
+        [found] = read(entry("", "{class: handlers.New, params: {size: 1}}"))
+        assert found.params == {"size": 1}
+
+    def test_a_name_may_be_merged_in(self, read):
+        text = """\
+        jobs:
+          - <<: [{frequency: 1h}, {name: base}]
+            handler: {class: handlers.MyJob}
+          - name: None
+            handler: {class: handlers.MyJob}
+        """
+        assert [each.name for each in read(text)] == ["base", "MyJob"]
+
+    def test_what_has_ended_is_good(self, read):
+        assert read(entry("end: 2001-01-01"))[0].has_ended
+        assert read(entry("end: 2001-01-01\ncron: 0 9 * * *"))[0].has_ended
+        assert not read(entry("end: 2901-01-01"))[0].has_ended
+
     def test_names_in_a_list(self, read):
         text = "jobs:\n"
         for name in ("", "name: MyJob, ", "", "name: other, "):
@@ -295,8 +331,6 @@ class TestGoodFiles:
         ("text", "value"),
         [
             ("misfire_grace_time: 5m", timedelta(minutes=5)),
-            ("misfire_grace_time: None", None),
-            ("misfire_grace_time:", None),
             *((f"catch_up: {word}", word) for word in ("latest", "all", "none")),
             *((f"overlap: {word}", word) for word in ("skip", "queue")),
             ("overlap: 3", 3),
@@ -319,7 +353,8 @@ class TestGoodFiles:
         assert found.policies == {text.partition(":")[0]: value}
 
     def test_a_policy_without_value_is_left_out(self, read):
-        assert read(entry("catch_up:\ntimeout: ~\noverlap: null"))[0].policies == {}
+        text = "catch_up:\njitter: ~\noverlap: null\nmax_retries: None\nmisfire_grace_time: None"
+        assert read(entry(text))[0].policies == {}
 
     @pytest.mark.parametrize(
         ("fields", "words"),
@@ -359,13 +394,14 @@ class TestBadFields:
             ("frequency: '5'", 3, "frequency", "frequency is '5', which cannot be read"),
             ("frequency: startup", 3, "frequency", "or None, for once"),
             ("frequency: [1]", 3, "frequency", "frequency is a list; it must be a text"),
-            ("frequency: " + "1" * 2000, 3, "frequency", "has 2,000 characters"),
+            ("frequency: '" + "1" * 2000 + "'", 3, "frequency", "has 2,000 characters"),
+            ("<<: {frequency: 5m, frequency: 6m}", 3, "frequency", "stands there twice"),
             ("frequency: " + "1" * 900, 3, "frequency", "must be a finite number"),
             ("initial_delay: soon", 3, "initial_delay", "or 'startup', for at once"),
             ("initial_delay: -5", 3, "initial_delay", "is -5; it must be zero or more"),
             ("freqency: 1h", 3, "freqency", "no field of a job; did you mean 'frequency'?"),
             ("zzz: 1h", 3, "zzz", "known are catch_up, cron, end"),
-            ("name: x", 3, "name", "'name' is no field of a job"),
+            ("name: x", 3, "name", "the key is the job's name; remove the field 'name'"),
             ("jitter: 1m\njitter: 2m", 4, "jitter", "'jitter' stands there twice; remove one"),
             ("cron: 0 9 * * *\nfrequency: 1h", 4, "frequency", "frequency stands beside cron"),
             ("initial_delay: boot\ncron: 0 9 * * *", 3, "initial_delay", "stands beside cron"),
@@ -384,8 +420,10 @@ class TestBadFields:
             ("misfire_grace_time: x", 3, "misfire_grace_time", "or None, for no limit"),
             ("start: tomorrow", 3, "start", "start is 'tomorrow', which is no instant; give one"),
             ("start: 2026-02-31", 3, "start", "which is no instant"),
-            ("end: 0001-01-01T00:00+14:00", 3, "end", "outside of the calendar"),
-            ("start: 2026-02-01\nend: 2026-01-01", 4, "end", "end is not after start"),
+            ("end: 0001-01-01T00:00+14:00", 3, "end", "its year must be 1970 to 9000"),
+            ("start: 9999-12-31", 3, "start", "start is '9999-12-31'; its year must be"),
+            ("start: 2026-02-01\nend: 2026-01-01", 4, "end", "is before start"),
+            ("frequency: 5m\njitter: 6m", 4, "jitter", "must be shorter than the interval"),
         ],
     )
     def test_each_is_told_with_its_place(self, refused, fields, line, field, words):
@@ -394,6 +432,11 @@ class TestBadFields:
         assert (problem.file, problem.line, problem.entry) == ("jobs.yaml", line, "cleanup")
         assert str(problem).startswith(f"jobs.yaml, line {line}, job 'cleanup': ")
         assert words in str(problem)
+
+    def test_a_timeout_of_what_nothing_can_stop(self, refused):
+        [problem] = refused(entry("timeout: 90", "{class: handlers.New}")).problems
+        assert (problem.line, problem.field) == (3, "timeout")
+        assert "New runs in a thread, which cannot be stopped" in str(problem)
 
     def test_all_are_told_at_once(self, refused):
         error = refused(
@@ -426,6 +469,7 @@ class TestBadFields:
         ("handler", "field", "words"),
         [
             ("handlers.MyJob", "handler", "handler is a plain value; it must be a mapping with"),
+            ("handlers.MyJob", "handler", "did you mean {class: handlers.MyJob}?"),
             ("", "handler", "handler is empty"),
             ("{}", "class", "handler has no 'class'"),
             ("{class: }", "class", "class is empty; it must be a text"),
@@ -439,7 +483,11 @@ class TestBadFields:
             ("{class: handlers.zzzzzz}", "class", "its jobs are Abstract, Base, Broken"),
             ("{class: json.zzzzzz}", "class", "module 'json' has no 'zzzzzz', and no jobs at all"),
             ("{class: handler.MyJob}", "class", "No module named 'handler'"),
-            ("{class: handlers.MyJob.Inner}", "class", "'handlers' is not a package"),
+            (
+                "{class: handlers.MyJob.Inner}",
+                "class",
+                "a class at the top of a module can be named",
+            ),
             ("{class: fails.MyJob}", "class", "ZeroDivisionError: division by zero ("),
             ("{class: fails.MyJob}", "class", "fails.py, line 3)"),
             ("{class: leaves.MyJob}", "class", "SystemExit: 3"),
@@ -451,6 +499,7 @@ class TestBadFields:
             ("{class: handlers.MyJob, params: 5}", "params", "params is a plain value"),
             ("{class: handlers.MyJob, params: {a: 1, a: 2}}", "a", "'a' stands there twice"),
             ("{class: handlers.MyJob, params: {a: [{b: 1, b: 2}]}}", "b", "'b' stands there"),
+            ("{class: handlers.MyJob, params: {1: a, '1': b}}", "1", "'1' stands there twice"),
             ("{class: handlers.MyJob, params: {a: 2026-02-31}}", "a", "param 'a' cannot be read"),
             ("{class: handlers.MyJob, params: {a: !!bool x}}", "a", "fit its tag '!!bool'"),
             ("{class: handlers.MyJob, params: {a: !!binary ä}}", "a", "cannot be read"),
@@ -467,6 +516,10 @@ class TestBadFields:
         problem = next(each for each in error.problems if each.field == field)
         assert (problem.line, problem.entry) == (4, "cleanup")
         assert words in str(problem)
+
+    def test_a_param_by_position_is_told_once(self, refused):
+        [problem] = refused(entry("", "{class: handlers.ByPosition, params: {size: 1}}")).problems
+        assert "takes 'size' by position only" in str(problem)
 
     def test_the_cause_of_a_failed_import_is_kept(self, refused):
         assert isinstance(refused(entry("", "{class: fails.X}")).__cause__, ZeroDivisionError)
@@ -526,7 +579,8 @@ class TestBadFiles:
             ("jobs:\n  - 5", 2, "job '#1': it is a plain value; it must be a mapping with"),
             ("jobs:\n  x:", 2, "job 'x': it is empty; it must be a mapping with a 'handler'"),
             ("jobs:\n  x: {}", 2, "job 'x': handler is missing; it must be a mapping with"),
-            ("jobs:\n  '': {}", 2, "a job's name may have 1 to 1,000 characters, not 0"),
+            ("jobs:\n  '': {}", 2, "'' is no name of a job; it may have 1 to 1,000 printable"),
+            ('jobs:\n  "a\\e[31m\\nb": {}', 2, "'a\\x1b[31m\\nb' is no name of a job"),
             ("jobs:\n  - name: [x]", 2, "name is a list; it must be a text"),
             ("jobs:\n  x: {}\n  x: {}", 3, "'x' stands there twice"),
             ("jobs:\n  1: {}\n  '1': {}", 3, "two jobs are named '1', the other on line 2"),
@@ -582,15 +636,32 @@ class TestBadFiles:
                 "x0: &x0 [1]\n" + "".join(f"x{n + 1}: &x{n + 1} [*x{n}]\n" for n in range(500)),
                 "nested more than 50 levels deep",
             ),
+            ("jobs: [1" + ":59" * 300_000 + "]", "a number of more than 1,000 characters"),
             ("jobs: &a [*a]", "the alias *a contains itself"),
             ("jobs: &a {x: {<<: *a}}", "the alias *a contains itself"),
         ],
-        ids=["laughs", "merged", "lists", "mappings", "dashes", "chain", "itself", "merges itself"],
+        ids=[
+            "laughs",
+            "merged",
+            "lists",
+            "mappings",
+            "dashes",
+            "chain",
+            "number",
+            "itself",
+            "merges itself",
+        ],
     )
     def test_what_would_exhaust_memory_or_time_is_refused_at_once(self, refused, text, words):
         started = time.monotonic()
         assert words in str(refused(text))
         assert time.monotonic() - started < 1
+
+    def test_many_jobs_of_one_class_are_named_soon(self, read):
+        started = time.monotonic()
+        text = "jobs:\n- &a {handler: {class: handlers.MyJob}}\n" + "- *a\n" * 10_000
+        assert read(text)[-1].name == "MyJob-10001"
+        assert time.monotonic() - started < 10
 
     def test_a_large_file_of_values_is_given_up_soon(self, refused):
         assert "more than 100,000 values" in str(refused("jobs: [" + "1," * 400_000 + "]"))
@@ -650,6 +721,19 @@ class TestLoading:
         )
         assert isinstance(caught.value.__cause__, RuntimeError)
         assert caught.value.problems == (caught.value,)
+        assert recorder.made == []
+
+    @pytest.mark.parametrize(
+        ("name", "words"),
+        [("Leaves", "Leaves cannot be made: SystemExit: 3"), ("Locked", "_thread.lock")],
+    )
+    def test_no_scheduler_is_made_for_a_job_that_is_no_good(self, write, recorder, name, words):
+        text = entry("", "{class: handlers.MyJob}") + entry(
+            "", f"{{class: handlers.{name}}}"
+        ).removeprefix("jobs:\n").replace("cleanup", "other")
+        with pytest.raises(ConfigError, match=f"line 5, job 'other': .*{words}") as caught:
+            load_jobs(write(text))
+        assert "\n" not in str(caught.value)
         assert recorder.made == []
 
     def test_what_the_scheduler_refuses_ends_it(self, write, recorder):

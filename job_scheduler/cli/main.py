@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +25,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # As python -m does, so that handlers of the current directory are found.
     if not {"", os.getcwd()} & set(sys.path):
         sys.path.insert(0, os.getcwd())
+    for stream in (sys.stdout, sys.stderr):  # what a terminal cannot show, is shown as \x..
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         command: Any = options.command
-        return int(command(options.file))
+        code = int(command(options.file))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _write_no_more()
     except ConfigError as error:
         print(error, file=sys.stderr)
-    except OSError as error:
-        print(f"{options.file}: {error.strerror or error}", file=sys.stderr)
+    else:
+        return code
     return 1
+
+
+def _write_no_more() -> None:
+    """Whoever has read the output is gone: let nothing that is left of it raise again."""
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,17 +70,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def check(file: str) -> int:
     """Say whether a file is good, and when its jobs run next; no job is made."""
-    from job_scheduler.config import read_jobs
-
-    _describe(file, read_jobs(file))
+    _describe(file, _read(file))
     return 0
 
 
 def run(file: str) -> int:
     """Run the jobs of a file in the foreground, until Ctrl-C."""
-    from job_scheduler.config import read_jobs
-
-    entries = read_jobs(file)
+    entries = _read(file)
     _describe(file, entries)
 
     from job_scheduler.config.loading import make_jobs, schedule_jobs
@@ -81,18 +91,40 @@ def run(file: str) -> int:
     return 0
 
 
+def _read(file: str) -> list[Entry]:
+    from job_scheduler.config import read_jobs
+
+    try:
+        return read_jobs(file)
+    except OSError as error:
+        raise ConfigError(f"{file}: {error.strerror or error}", file=file) from error
+
+
+class _StatusLines(logging.StreamHandler[Any]):
+    """Prints records; once nobody reads them any more, the program is told to end."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  # its name in logging
+        if isinstance(sys.exc_info()[1], BrokenPipeError):
+            _write_no_more()
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            super().handleError(record)
+
+
 def _print_log() -> None:
     """Print what the scheduler logs, one line per record, unless it is printed already."""
     logger = logging.getLogger("job_scheduler")
     if logger.handlers:
         return
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _StatusLines(sys.stdout)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
 
 
 def _describe(file: str, entries: list[Entry]) -> None:
+    from job_scheduler.config.classes import needs_core_lib
+
     count = "1 job" if len(entries) == 1 else f"{len(entries):,} jobs"
     print(f"{file} is good: {count}")
     for entry in entries:
@@ -103,8 +135,10 @@ def _describe(file: str, entries: list[Entry]) -> None:
         instants = [instant.isoformat(" ", "seconds") for instant in entry.preview()]
         if instants:
             print(f"    next: {', '.join(instants)}")
-        elif entry.cron is not None:
-            print("    next: never")
+        elif entry.has_ended:
+            print("    next: never; it has ended")
+        if needs_core_lib(entry.job_class):
+            print("    its constructor takes a core_lib; here it gets None")
 
 
 def _words(value: object) -> str:

@@ -33,9 +33,10 @@ def import_job_class(path: str) -> type[Job]:
         module = import_module(module_name)
         found = getattr(module, name, None)
     except (Exception, SystemExit) as error:
-        raise ValueError(
-            f"class {path!r} cannot be imported: {type(error).__name__}: {error}{_place(error)}"
-        ) from error
+        said = f"class {path!r} cannot be imported: {type(error).__name__}: {error}{_place(error)}"
+        if "is not a package" in str(error):
+            said += "; only a class at the top of a module can be named"
+        raise ValueError(said) from error
     if found is None:
         raise ValueError(f"module {module_name!r} has no {name!r}{_near(module, name)}")
     return _check_class(path, found)
@@ -79,10 +80,15 @@ def _check_class(path: str, found: Any) -> type[Job]:
     if missing:
         raise ValueError(f"class {path!r} is abstract; it does not define {', '.join(missing)}")
     try:
-        Target.of_objects(job_class, "schedule").check(path, {})
+        target_of(job_class).check(path, {})
     except (TypeError, ValueError) as error:
         raise ValueError(f"class {path!r}: {error}") from error
     return job_class
+
+
+def target_of(job_class: type[Job]) -> Target:
+    """What objects of the class will run, and where."""
+    return Target.of_objects(job_class, "schedule")
 
 
 def _kind(found: object, name: str) -> str:
@@ -91,14 +97,17 @@ def _kind(found: object, name: str) -> str:
 
 def check_params(job_class: type[Job], params: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """What is wrong with the keywords for a constructor, each with the name of the parameter."""
+    if job_class.__new__ is not Job.__new__:
+        return  # what it takes, only a call can tell
     parameters = list(inspect.signature(job_class.__init__).parameters.values())[1:]
     names = [each.name for each in parameters if each.kind in _NAMED and each.name != "core_lib"]
+    by_position = [each.name for each in parameters if each.kind is each.POSITIONAL_ONLY]
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters)
     constructor = f"{job_class.__qualname__}()"
     for name in params:
         if name == "core_lib":
             yield "param 'core_lib' cannot stand in a file; it is given by load_jobs", name
-        elif name == "self" or not (takes_any or name in names):
+        elif name == "self" or not (takes_any or name in names or name in by_position):
             takes = nearest(name, names) if names else "it takes none"
             yield f"{constructor} has no param {name[:100]!r}; {takes}", name
     for each in parameters:

@@ -23,6 +23,14 @@ DEEPEST: Final = 50
 MOST_NODES: Final = 100_000
 """Keys, values and collections, where each alias counts as what it stands for."""
 
+NUMBER_TAGS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+
+_LONGEST_NUMBER: Final = 1_000
+"""Characters; PyYAML takes the square of the time for those with colons."""
+
+MERGE: Final = "<<"
+"""The key of what is merged into a mapping."""
+
 _PLAIN_TAGS: Final = frozenset(tag for tag in SafeConstructor.yaml_constructors if tag) | {
     "tag:yaml.org,2002:merge"
 }
@@ -134,6 +142,9 @@ class _Loader(yaml.SafeLoader):
             raise _LimitError(None, None, f"the tag {_short(node.tag)} is not plain YAML", mark)
         if isinstance(node, MappingNode):
             self._note_repeated(node)
+        if node.tag in NUMBER_TAGS and len(node.value) > _LONGEST_NUMBER:
+            said = f"a number of more than {_LONGEST_NUMBER:,} characters; put a text in quotes"
+            raise _LimitError(None, None, said, mark)
         if not isinstance(node, ScalarNode):
             self._extents[id(node)] = self._extent_of(node)
             self._check_extent(*self._extents[id(node)], mark)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from job_scheduler.config.classes import check_params, import_job_class
+from job_scheduler.config.classes import check_params, import_job_class, target_of
 from job_scheduler.config.document import (
+    MERGE,
     Document,
     is_null,
     kind_of,
@@ -21,6 +23,7 @@ from job_scheduler.config.document import (
 )
 from job_scheduler.config.fields import (
     POLICIES,
+    is_left_out,
     is_none,
     read_delay,
     read_frequency,
@@ -30,15 +33,19 @@ from job_scheduler.config.report import Report, nearest
 from job_scheduler.durations import describe_duration
 from job_scheduler.errors import InvalidCronError
 from job_scheduler.instants import now
-from job_scheduler.triggers import Cron
+from job_scheduler.planning import policies_of
+from job_scheduler.schedule import Schedule
+from job_scheduler.triggers import Cron, Interval, Once, Trigger
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from job_scheduler.job import Job
 
+_LONGEST_NAME: Final = 1_000
+
 _TIMES: Final = ("initial_delay", "frequency")
-_FIELDS: Final = ("handler", *_TIMES, "cron", "timezone", *POLICIES)
+_FIELDS: Final = ("name", "handler", *_TIMES, "cron", "timezone", *POLICIES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +83,23 @@ class Entry:
         every = describe_duration(self.frequency)
         return f"every {every}, counted from the end of a run, first {first}"
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is left to run before its end."""
+        if self.cron is not None:
+            return not self.preview(1)
+        end = self.policies.get("end")
+        return end is not None and bool(end < now() + self.initial_delay)
+
+    def check(self) -> None:
+        """Raise the ``ValueError`` that the scheduler would, if the policies do not fit."""
+        target = target_of(self.job_class)
+        trigger: Trigger = self.cron or Once(now() + self.initial_delay)
+        if self.frequency is not None:
+            trigger = Interval(self.frequency)
+        policies = policies_of(self.policies, target)
+        Schedule(id=self.name, job=target.name, trigger=trigger, **policies)
+
     def preview(self, count: int = 3) -> list[datetime]:
         """The next instants of a cron expression, between the entry's start and end."""
         if self.cron is None:
@@ -108,10 +132,12 @@ class _Section:
         self.document = document
         self.report = report
         self.entry = entry
+        self.is_good = True
 
     def complain(
         self, node: Node, said: str, field: str | None = None, cause: BaseException | None = None
     ) -> None:
+        self.is_good = False
         self.report.add(said, line=line_of(node), entry=self.entry, field=field, cause=cause)
 
     def pairs(self, node: MappingNode) -> list[tuple[ScalarNode, Node]]:
@@ -120,7 +146,7 @@ class _Section:
         try:
             pairs = self.document.pairs(node)
         except ValueError as error:
-            self.complain(node, str(error), "<<")
+            self.complain(node, str(error), MERGE)
             return []
         return [(key, value) for key, value in pairs if isinstance(key, ScalarNode)]
 
@@ -183,9 +209,14 @@ def _name_entries(
     if isinstance(jobs, MappingNode):
         section = _Section(document, report)
         given = [(key.value, node) for key, node in section.pairs(jobs)]
+        for name, node in given:
+            inner = _value_of(node, "name")
+            if inner is not None:
+                said = "the key is the job's name; remove the field 'name'"
+                report.add(said, line=line_of(inner), entry=name, field="name")
     else:
         assert isinstance(jobs, SequenceNode)
-        given = [(_take_name(report, node, at), node) for at, node in enumerate(jobs.value, 1)]
+        given = [(_given_name(report, node, at), node) for at, node in enumerate(jobs.value, 1)]
     taken: dict[str, Node] = {}
     for name, node in given:
         if name in taken:
@@ -194,12 +225,13 @@ def _name_entries(
         elif name is not None:
             taken[name] = node
     named = []
+    numbers: Counter[str] = Counter()
     for at, (name, node) in enumerate(given, 1):
         if name is None:
-            name = _free_name(_class_name(node) or f"#{at}", taken)
+            name = _free_name(_class_name(node) or f"#{at}", taken, numbers)
             taken[name] = node
-        if not name.strip() or len(name) > 1_000:
-            said = f"a job's name may have 1 to 1,000 characters, not {len(name.strip()):,}"
+        if not (name.strip() and name.isprintable() and len(name) <= _LONGEST_NAME):
+            said = f"{name[:50]!r} is no name of a job; it may have 1 to 1,000 printable characters"
             report.add(said, line=line_of(node), field="name")
         elif isinstance(node, MappingNode):
             named.append((name, node))
@@ -209,12 +241,11 @@ def _name_entries(
     return named
 
 
-def _take_name(report: Report, node: Node, at: int) -> str | None:
-    """Take the field ``name`` out of an entry of a list, if it has one."""
+def _given_name(report: Report, node: Node, at: int) -> str | None:
+    """The field ``name`` of an entry of a list, if it has one."""
     name_node = _value_of(node, "name")
-    if name_node is None:
+    if name_node is None or is_none(name_node):
         return None
-    node.value = [(key, value) for key, value in node.value if key.value != "name"]
     try:
         return read_text("name", name_node)
     except ValueError as error:
@@ -229,17 +260,24 @@ def _class_name(node: Node) -> str | None:
 
 
 def _value_of(node: Node, name: str) -> Node | None:
-    """The value of a field, if the node is a mapping that has it itself."""
+    """The value of a field, if the node is a mapping that has it or merges it in."""
+    if isinstance(node, SequenceNode):  # of mappings to be merged: the first one wins
+        found = (_value_of(each, name) for each in node.value)
+        return next((value for value in found if value is not None), None)
     if not isinstance(node, MappingNode):
         return None
-    return next((value for key, value in node.value if key.value == name), None)
+    fields = {key.value: value for key, value in node.value}
+    if name in fields or MERGE not in fields:
+        return fields.get(name)
+    return _value_of(fields[MERGE], name)
 
 
-def _free_name(name: str, taken: dict[str, Node]) -> str:
-    number, free = 1, name
+def _free_name(name: str, taken: dict[str, Node], numbers: Counter[str]) -> str:
+    """The name, or the first one that is free with a number behind it."""
+    free = name
     while free in taken:
-        number += 1
-        free = f"{name}-{number}"
+        numbers[name] += 1
+        free = f"{name}-{numbers[name] + 1}"
     return free
 
 
@@ -250,6 +288,8 @@ class _EntryReader(_Section):
         super().__init__(document, report, name)
         self._name = name
         self._node = node
+        for mapping in mappings_in(node):  # before they are merged
+            self.complain_of_repeated(mapping)
         self._fields = self.fields(node, "a job", _FIELDS)
 
     def read(self) -> Entry | None:
@@ -261,15 +301,11 @@ class _EntryReader(_Section):
         policies = {
             name: self._read(name, reader, None)
             for name, reader in POLICIES.items()
-            if name in self._fields
-            and (name == "misfire_grace_time" or not is_null(self._fields[name]))
+            if name in self._fields and not is_left_out(name, self._fields[name])
         }
-        start, end = policies.get("start"), policies.get("end")
-        if start is not None and end is not None and end <= start:
-            self.complain(self._fields["end"], "end is not after start", "end")
         if job_class is None:
             return None
-        return Entry(
+        entry = Entry(
             self._name,
             self.report.file,
             line,
@@ -280,6 +316,17 @@ class _EntryReader(_Section):
             cron,
             policies,
         )
+        if self.is_good:
+            self._check_together(entry)
+        return entry
+
+    def _check_together(self, entry: Entry) -> None:
+        """Look whether values that are good for themselves fit together."""
+        try:
+            entry.check()
+        except ValueError as error:
+            field = str(error).partition(" ")[0]  # these errors begin with the option's name
+            self.complain(self._fields.get(field, self._node), str(error), field)
 
     def _read(self, name: str, reader: Any, default: Any) -> Any:
         """What a reader makes of a field; the default if it is not there, or wrong."""
@@ -322,6 +369,8 @@ class _EntryReader(_Section):
             node = handler or self._node
             given = f"handler is {kind_of(handler)}" if handler else "handler is missing"
             said = f"{given}; it must be a mapping with 'class' and, if it takes any, 'params'"
+            if isinstance(handler, ScalarNode) and handler.value:
+                said += f": did you mean {{class: {handler.value[:100]}}}?"
             self.complain(node, said, "handler")
             return None, {}, 0
         fields = self.fields(handler, "handler", ("class", "params"))
@@ -349,10 +398,10 @@ class _EntryReader(_Section):
             said = f"params is {kind_of(node)}; it must map names to values"
             self.complain(node, said, "params")
             return None
-        for mapping in mappings_in(node):
-            self.complain_of_repeated(mapping)
-        params = {}
+        params: dict[str, Any] = {}
         for key, value in self.pairs(node):
+            if key.value in params:  # as 1 and "1"
+                self.complain(key, f"{key.value!r} stands there twice; remove one", key.value)
             try:
                 params[key.value] = values_of(value)
             except ValueError as error:

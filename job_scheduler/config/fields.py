@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from yaml.nodes import Node, ScalarNode
 
-from job_scheduler.config.document import is_null, kind_of, values_of
+from job_scheduler.config.document import NUMBER_TAGS, is_null, kind_of, values_of
 from job_scheduler.config.report import nearest
 from job_scheduler.durations import parse_duration
 from job_scheduler.instants import to_utc
@@ -25,8 +25,10 @@ if TYPE_CHECKING:
 _LONGEST: Final = 1_000
 
 _NUMBER: Final = re.compile(r"[-+]?[0-9]+(\.[0-9]*)?")
-_NUMBER_TAGS: Final = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
 _TIMESTAMP_TAG: Final = "tag:yaml.org,2002:timestamp"
+
+_FIRST_YEAR: Final = 1970
+_LAST_YEAR: Final = 9000
 
 _AT_ONCE: Final = ("startup", "boot")
 
@@ -67,9 +69,8 @@ def read_frequency(name: str, node: Node) -> timedelta | None:
     return None if is_none(node) else _read_duration(name, node, or_else="None, for once")
 
 
-def read_grace(name: str, node: Node) -> timedelta | None:
-    """A length of time, or None for no limit."""
-    return None if is_none(node) else _read_duration(name, node, or_else="None, for no limit")
+def _read_grace(name: str, node: Node) -> timedelta:
+    return _read_duration(name, node, or_else="None, for no limit")
 
 
 def _read_duration(
@@ -77,7 +78,7 @@ def _read_duration(
 ) -> timedelta:
     text = read_text(name, node)
     value: str | float = text
-    if node.tag in _NUMBER_TAGS and _NUMBER.fullmatch(text):
+    if node.tag in NUMBER_TAGS and _NUMBER.fullmatch(text):
         value = float(text) if "." in text else int(text)
     return parse_duration(value, name, zero=zero, or_else=or_else)
 
@@ -92,6 +93,9 @@ def _read_instant(name: str, node: Node) -> datetime:
         value = datetime.fromisoformat(text)
     except ValueError:
         value = _read_yaml_instant(name, node, text)
+    years = range(_FIRST_YEAR, _LAST_YEAR + 1)
+    if value.year not in years:
+        raise ValueError(f"{name} is {text!r}; its year must be {years[0]} to {years[-1]}")
     return to_utc(value, name)
 
 
@@ -143,8 +147,13 @@ def _read_overlap(name: str, node: Node) -> str | int:
     )
 
 
+def is_left_out(name: str, node: Node) -> bool:
+    """Whether nothing stands there for a policy; ``none`` is one of the ways to catch up."""
+    return is_null(node) if name == "catch_up" else is_none(node)
+
+
 POLICIES: Final[dict[str, Reader]] = {
-    "misfire_grace_time": read_grace,
+    "misfire_grace_time": _read_grace,
     "catch_up": _word_of("latest", "all", "none"),
     "overlap": _read_overlap,
     "jitter": _read_jitter,

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from job_scheduler.config.classes import needs_core_lib
 from job_scheduler.config.report import problem_at
+from job_scheduler.planning import check_sendable
+from job_scheduler.target import Target
 
 if TYPE_CHECKING:
     from job_scheduler.config.entries import Entry
@@ -16,15 +18,21 @@ if TYPE_CHECKING:
 def make_jobs(entries: list[Entry], core_lib: Any = None) -> list[tuple[Entry, Job]]:
     """Make the job of each entry and give it ``core_lib``, if there is one.
 
-    Raises ``ConfigError`` with the entry whose constructor or hook failed.
+    Raises ``ConfigError`` with the entry whose constructor or hook failed, or whose job cannot
+    be sent to the process that it is to run in.
     """
     jobs = []
     for entry in entries:
         try:
-            jobs.append((entry, _make_job(entry, core_lib)))
-        except Exception as error:
+            job = _make_job(entry, core_lib)
+        except (Exception, SystemExit) as error:
             said = f"{entry.job_class.__qualname__} cannot be made: {type(error).__name__}: {error}"
             raise _problem(entry, said) from error
+        try:
+            check_sendable(entry.name, Target.of_anything(job, "schedule"), (), {})
+        except (TypeError, ValueError) as error:
+            raise _problem(entry, str(error)) from error
+        jobs.append((entry, job))
     return jobs
 
 

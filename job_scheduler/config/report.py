@@ -67,8 +67,9 @@ def problem_at(
         place.append(f"line {line}")
     if entry is not None:
         place.append(f"job {entry!r}")
+    one_line = " ".join(said.split("\n"))
     return ConfigError(
-        f"{', '.join(place)}: {said}", file=file, line=line, entry=entry, field=field
+        f"{', '.join(place)}: {one_line}", file=file, line=line, entry=entry, field=field
     )
 
 

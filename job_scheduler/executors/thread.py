@@ -101,9 +101,10 @@ class ThreadExecutor:
         while (order := self._orders.get()) is not None:
             run = order[0]
             self._running[run] = True
+            is_mine = self._waiting.pop(run, False)
             with contextlib.suppress(RuntimeError):  # this thread will take the next, too
                 self._grow_if_all_are_busy()
-            if self._waiting.pop(run, False):
+            if is_mine:
                 self._run(*order)
             self._running.pop(run, None)
             del order, run  # not to keep the arguments while waiting

@@ -12,8 +12,10 @@ import weakref
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
+from job_scheduler.durations import count_of
 from job_scheduler.errors import InvalidOptionError, LaunchError, ShutdownError
 from job_scheduler.launcher.base import Launcher, Settings, do_not_wait_at_exit
+from job_scheduler.log import tell
 from job_scheduler.registry import lookup
 from job_scheduler.run import RunState
 from job_scheduler.target import Target, seconds_or_none
@@ -27,8 +29,6 @@ if TYPE_CHECKING:
     from job_scheduler.planner import Planner
     from job_scheduler.run import Run
     from job_scheduler.target import Place
-
-logger: Final = logging.getLogger("job_scheduler")
 
 _TIME_TO_STOP: Final = 2.0
 """Seconds beyond the grace after which what does not stop is left behind."""
@@ -247,11 +247,7 @@ class Dispatcher:
 
     def shutdown(self, timeout: float | None) -> None:
         """Take no more runs, wait for accepted ones, and stop what is left after ``timeout``."""
-        if self._is_called_by_a_job():
-            raise LaunchError(
-                "shutdown() would wait for the job that calls it: call shutdown(wait=False), or "
-                "call it from a thread of your own"
-            )
+        self.refuse_in_a_job("shutdown()", "call shutdown(wait=False), or ")
         self.close()
         deadline = None if timeout is None else time.monotonic() + timeout
         while runs := self._pending():  # again, since one may have been on its way in
@@ -267,12 +263,18 @@ class Dispatcher:
             do_not_wait_at_exit(executor)
         left_behind = len(self._pending())
         if left_behind:
-            logger.warning("%d jobs do not stop; they are left behind", left_behind)
+            said = "%s did not stop in time, and may go on"
+            tell(logging.WARNING, said, count_of(left_behind, "job"))
 
-    def _is_called_by_a_job(self) -> bool:
+    def refuse_in_a_job(self, what: str, instead: str = "") -> None:
+        """Raise ``LaunchError`` in a thread of a job, which would be waited for."""
         from_loop = self._loop_thread is not None and self._loop_thread.is_current
         threads: Any = self._executors.get("thread")
-        return from_loop or (threads is not None and threads.is_current)
+        if from_loop or (threads is not None and threads.is_current):
+            raise LaunchError(
+                f"{what} would wait for the job that calls it: {instead}call it from a thread of "
+                f"your own"
+            )
 
     def _finish_planner(self, deadline: float) -> None:
         """Wait until the engine has recorded what has ended."""

@@ -103,7 +103,7 @@ def describe_duration(duration: timedelta) -> str:
         if count:
             words.append(count_of(count, unit))
     if duration.microseconds:
-        words.append(f"{left + duration.microseconds / 1e6:g} seconds")
+        words.append(f"{left + duration.microseconds / 1e6:.6f}".rstrip("0") + " seconds")
     elif left or not words:
         words.append(count_of(left, "second"))
     return " ".join(words)

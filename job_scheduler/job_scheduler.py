@@ -59,6 +59,7 @@ class JobScheduler:
         jobs: Mapping[str, type[Job]] | None = None,
         *,
         max_processes: int | None = None,
+        max_threads: int | None = None,
         max_waiting: int | None = None,
         grace: float | None = None,
         spares: int | None = None,
@@ -73,6 +74,7 @@ class JobScheduler:
         self.jobs = {"TestJob": TestJob, **(jobs or {})}
         given = {
             "max_processes": max_processes,
+            "max_threads": max_threads,
             "max_waiting": max_waiting,
             "grace": grace,
             "spares": spares,
@@ -278,11 +280,13 @@ class JobScheduler:
 
         Then running jobs are waited for, until a second Ctrl-C stops them, and the program can
         end as usual, with code 0. SIGTERM is looked at only in the main thread, and only if the
-        program does not do so itself.
+        program does not do so itself. On an event loop, or in a job, it is refused.
         """
-        from job_scheduler.waiting import wait_for_the_end
+        from job_scheduler.waiting import refuse_in_an_event_loop, wait_for_the_end
 
+        refuse_in_an_event_loop("wait()")
         dispatcher = self._dispatcher or self._start()
+        dispatcher.refuse_in_a_job("wait()")
         wait_for_the_end(dispatcher.ended, self.shutdown)
 
     def job(self, job_class: JobClass) -> JobClass:
@@ -405,7 +409,12 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name, values in allowed.items():
         if options.get(name, values[0]) not in values:
             raise InvalidOptionError(f"{name} is {options[name]!r}; it must be one of {values}")
-    for name, least in (("max_processes", 1), ("max_waiting", 1), ("spares", 0)):
+    for name, least in (
+        ("max_processes", 1),
+        ("max_threads", 1),
+        ("max_waiting", 1),
+        ("spares", 0),
+    ):
         value = options.get(name, least)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidOptionError(f"{name} is {value!r}; it must be a whole number from {least}")

@@ -12,16 +12,18 @@ import itertools
 import logging
 import os
 import threading
-from collections import Counter, deque
+from collections import Counter, OrderedDict
 from difflib import get_close_matches
-from types import MethodType
+from types import BuiltinMethodType, MethodType
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler import instants
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import DuplicateIdError, ShutdownError, UnknownIdError
+from job_scheduler.log import tell
 from job_scheduler.planning import (
     check_id,
+    check_known,
     check_priority,
     check_sendable,
     check_timeout,
@@ -53,10 +55,9 @@ if TYPE_CHECKING:
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
+    from job_scheduler.stores.base import RunRecord
     from job_scheduler.target import Place
     from job_scheduler.triggers import Trigger
-
-logger: Final = logging.getLogger("job_scheduler")
 
 _MOST_DONE: Final = 1_000
 """Schedules of one instant that are remembered after it."""
@@ -72,6 +73,9 @@ def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
     raise AssertionError("it has suspended")
 
 
+_SHUT_DOWN: Final = "the scheduler was shut down before its time came"
+
+
 class Planner:
     """Schedules and delayed runs of one ``JobScheduler``; all methods from any thread."""
 
@@ -82,7 +86,7 @@ class Planner:
         self._closed = False
         self._whats: dict[str, Any] = {}
         """What was given to be run, by schedule."""
-        self._once: deque[str] = deque()
+        self._once: OrderedDict[str, None] = OrderedDict()
         """Schedules of one instant, to be forgotten some time after it."""
         self._numbers: Counter[str] = Counter()
         self._generations = itertools.count(1)
@@ -90,7 +94,12 @@ class Planner:
         prefix = os.urandom(6).hex()
         self._run_ids = map(f"{prefix}-{{}}".format, itertools.count(1))
         # Not waited for: this may be called by a job on that loop.
-        asyncio.run_coroutine_threadsafe(self._engine.start(), loop_thread.loop)
+        asyncio.run_coroutine_threadsafe(self._start(), loop_thread.loop)
+
+    async def _start(self) -> None:
+        with self._lock:  # it may be closed by now; starting does not suspend
+            if not self._closed:
+                await self._engine.start()
 
     @property
     def healthy(self) -> bool:
@@ -159,6 +168,7 @@ class Planner:
         policies: dict[str, Any],
     ) -> str:
         """Run a function or a job at a fixed rate, as cron says, or at an instant."""
+        check_known(policies)
         trigger = trigger_of(job_id, interval=interval, cron=cron, at=at, timezone=timezone)
         first = trigger.instant if isinstance(trigger, Once) else None
         return self._add(
@@ -220,24 +230,23 @@ class Planner:
             if isinstance(trigger, Once):
                 self._forget_old_ones(schedule.id)
         if has_ended(schedule, first):
-            logger.warning("%r will not run: it has ended at %s", schedule.id, schedule.end)
+            said = "%r will not run: it has ended at %s"
+            tell(logging.WARNING, said, schedule.id, schedule.end)
         else:
-            logger.info("%r is scheduled: %s", schedule.id, describe(schedule, first))
+            tell(logging.INFO, "%r is scheduled: %s", schedule.id, describe(schedule, first))
         return schedule.id
 
     def _forget_old_ones(self, schedule_id: str) -> None:
         """Remember the schedules of one instant that has come, but not without end."""
-        self._once.append(schedule_id)
+        self._once[schedule_id] = None
         if len(self._once) <= _MOST_DONE:
             return
-        oldest = self._once.popleft()
+        oldest = next(iter(self._once))
         record = at_once(self._engine.store.schedule(oldest))
-        if record is None or not isinstance(record.schedule.trigger, Once):
-            return  # removed, or another one by now
         if record.next_at is None and not record.active:
             self._remove(oldest)
         else:
-            self._once.append(oldest)
+            self._once.move_to_end(oldest)
 
     def _free_id(self, name: str) -> str:
         if name not in self._whats:
@@ -253,7 +262,7 @@ class Planner:
         if on_conflict is ConflictResolution.RAISE:
             raise DuplicateIdError(
                 f"{schedule_id!r} is scheduled already: give another id, remove that one first, or "
-                f"say conflict_resolution='replace'"
+                f"say add_job(..., conflict_resolution='replace')"
             )
         if on_conflict is ConflictResolution.IGNORE:
             return False
@@ -262,22 +271,29 @@ class Planner:
 
     def stop(self, what: Any) -> None:
         """Take off the plan what was given to be run, or everything for None."""
+        # Equal, where each look gives another object: names and bound methods.
+        by_value = isinstance(what, (str, MethodType, BuiltinMethodType))
         with self._lock:
-            for schedule_id, planned in tuple(self._whats.items()):
-                # Equal, where each look gives another object: names and bound methods.
-                by_value = isinstance(what, (str, MethodType)) and planned == what
-                if what is None or planned is what or by_value:
-                    self._remove(schedule_id)
+            found = [
+                schedule_id
+                for schedule_id, planned in self._whats.items()
+                if what is None or planned is what or (by_value and planned == what)
+            ]
+            if not found and isinstance(what, str) and what in self._whats:
+                found = [what]  # its id
+            for schedule_id in found:
+                self._remove(schedule_id)
 
     def remove(self, schedule_id: str) -> None:
         """Take one schedule off the plan."""
         with self._lock:
             self._check_known(schedule_id)
             self._remove(schedule_id)
-        logger.info("%r is not scheduled any more", schedule_id)
+        tell(logging.INFO, "%r is not scheduled any more", schedule_id)
 
     def _remove(self, schedule_id: str) -> None:
         del self._whats[schedule_id]
+        self._once.pop(schedule_id, None)
         at_once(self._engine.remove(schedule_id))
 
     def pause(self, schedule_id: str) -> None:
@@ -285,12 +301,14 @@ class Planner:
         with self._lock:
             self._check_known(schedule_id)
             at_once(self._engine.pause(schedule_id))
+        tell(logging.INFO, "%r is paused", schedule_id)
 
     def resume(self, schedule_id: str) -> None:
         """Put one schedule back on the plan."""
         with self._lock:
             self._check_known(schedule_id)
             at_once(self._engine.resume(schedule_id))
+        tell(logging.INFO, "%r goes on", schedule_id)
 
     def run_now(self, schedule_id: str) -> Run:
         """Run a schedule's job once more, beside whatever goes on."""
@@ -315,20 +333,29 @@ class Planner:
         with self._lock:
             self._check_known(schedule_id)
             record = at_once(self._engine.store.schedule(schedule_id))
-        schedule = record.schedule
+        schedule, last = record.schedule, record.last_run
+        waits = last is not None and self._waits_for_a_thread(last)
+        if waits:
+            last = last._replace(state=RunState.PENDING, started_at=None)
+        goes_on = last is not None and last.state is RunState.RUNNING
         return {
             "id": schedule.id,
             "job": schedule.job,
             "trigger": schedule.trigger.describe(),
-            "next_run_time": None if record.paused else record.next_at,
+            "next_run_time": None if record.paused or self._closed else record.next_at,
             "paused": record.paused,
-            "running": record.running > 0,
-            "last_run": describe_run(record.last_run),
+            "running": goes_on or record.running > waits,
+            "last_run": describe_run(last),
             "completed": record.completed,
             "failed": record.failed,
             "cancelled": record.cancelled,
             "missed": record.missed,
         }
+
+    def _waits_for_a_thread(self, record: RunRecord) -> bool:
+        """Whether a run was started, but its executor has not begun with it."""
+        attempt = self._engine.attempt_of(record.id)
+        return attempt is not None and attempt.state is RunState.PENDING
 
     def _check_known(self, schedule_id: str) -> None:
         if schedule_id in self._whats:
@@ -402,6 +429,8 @@ class Planner:
             if again:
                 if handle.state is RunState.RUNNING:
                     handle._put_back()
+                if self._closed and at_once(self._engine.cancel_waiting(run_id)):
+                    self._end_cancelled(handle, _SHUT_DOWN)
                 return
             del self._handles[run_id]
             handle._ended(run._ending)
@@ -448,4 +477,4 @@ class Planner:
             self._engine.stop_starting()
             for run in tuple(self._handles.values()):
                 if at_once(self._engine.cancel_waiting(run.id)):
-                    self._end_cancelled(run, "the scheduler was shut down before its time came")
+                    self._end_cancelled(run, _SHUT_DOWN)

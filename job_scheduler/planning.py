@@ -9,7 +9,7 @@ from job_scheduler.durations import parse_duration
 from job_scheduler.errors import ArgumentsError, InvalidOptionError
 from job_scheduler.executors.process import arguments_of
 from job_scheduler.instants import now, to_utc
-from job_scheduler.launcher.base import encode_arguments
+from job_scheduler.launcher.base import encode_arguments, reference
 from job_scheduler.retry import retry_policy
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.target import seconds_or_none
@@ -122,12 +122,8 @@ def check_priority(priority: Any) -> None:
 
 def policies_of(options: dict[str, Any], target: Target) -> dict[str, Any]:
     """Policies as a ``Schedule`` takes them; raises for unknown ones and for wrong values."""
+    check_known(options)
     options = dict(options)
-    for name in options:
-        if name not in _POLICIES:
-            near = get_close_matches(name, (*_POLICIES, *_PARAMETERS), 1)
-            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_POLICIES)}"
-            raise InvalidOptionError(f"{name!r} is no option of a schedule; {hint}")
     if "max_retries" in options:
         if "retry" in options:
             raise InvalidOptionError("give one of retry and max_retries, not both")
@@ -137,6 +133,18 @@ def policies_of(options: dict[str, Any], target: Target) -> dict[str, Any]:
     timeout = seconds_or_none(options.get("timeout"), "timeout")
     check_timeout(target.timeout if timeout is None else timeout, target)
     return {**options, "timeout": timeout}
+
+
+def check_known(options: dict[str, Any]) -> None:
+    """Raise ``InvalidOptionError`` for what is no policy."""
+    for name in options:
+        if name in _POLICIES:
+            continue
+        near = get_close_matches(name, (*_POLICIES, *_PARAMETERS), 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(_POLICIES)}"
+        if name in _PARAMETERS:
+            hint = "it belongs to add_job()"
+        raise InvalidOptionError(f"{name!r} is no option of a schedule; {hint}")
 
 
 def check_timeout(timeout: float | None, target: Target) -> None:
@@ -157,8 +165,14 @@ def check_id(job_id: object) -> None:
 def check_sendable(
     name: str, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Raise ``ArgumentsError`` if it is to run in a process, and cannot be sent to one."""
+    """Raise if it is to run in a process, and cannot be sent to one.
+
+    ``ArgumentsError`` for its arguments, ``JobImportError`` for a class that no other process
+    can find.
+    """
     if target.place == "process":
+        if target.method is not None:
+            reference(target.job_class)
         encode_arguments(name, arguments_of(target, args, kwargs))
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import builtins
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import InvalidOptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
 Kind = type[BaseException] | str
 """An exception's class, or its name: of a job in another process only the names are known."""
@@ -32,6 +34,8 @@ class RetryPolicy:
         max_delay: the longest delay.
         jitter: the part of a delay, from 0 to 1, by which it may be shorter or longer.
         retry_on: only these errors, as classes or names, or what derives from them; default: all.
+            What is no exception of the job itself is named ``JobTimeout`` (a ``TimeoutError``),
+            ``JobKilled``, ``JobExited``, ``JobLost`` or ``MemoryLimitExceeded``.
         give_up_on: not these, even if they are among ``retry_on``.
 
     Raises ``InvalidOptionError`` (a ``ValueError``).
@@ -115,10 +119,18 @@ def _check_number(name: str, value: object, least: int, kind: type | tuple[type,
 
 
 def _names(what: str, kinds: Kind | Iterable[Kind]) -> frozenset[str]:
-    each = [kinds] if isinstance(kinds, (type, str)) else list(kinds)
-    for kind in each:
-        if not (
-            isinstance(kind, str) or (isinstance(kind, type) and issubclass(kind, BaseException))
-        ):
-            raise InvalidOptionError(f"{what} has {kind!r}; give exceptions, or their names")
-    return frozenset(kind if isinstance(kind, str) else kind.__qualname__ for kind in each)
+    if isinstance(kinds, (type, str)) or not isinstance(kinds, Iterable):
+        kinds = [kinds]
+    return frozenset(_name(what, kind) for kind in kinds)
+
+
+def _name(what: str, kind: Any) -> str:
+    if isinstance(kind, str) and kind.isidentifier():
+        kind = getattr(builtins, kind, kind)  # IOError is OSError
+    if isinstance(kind, type) and issubclass(kind, BaseException):
+        return kind.__qualname__
+    if isinstance(kind, str) and all(part.isidentifier() for part in kind.split(".")):
+        return kind.rpartition(".")[2]
+    raise InvalidOptionError(
+        f"{what} has {kind!r}; give an exception's class or its name, or a list of those"
+    )

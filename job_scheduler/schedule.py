@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
-from job_scheduler.durations import parse_duration
+from job_scheduler.durations import describe_duration, parse_duration
 from job_scheduler.errors import InvalidOptionError
 from job_scheduler.instants import to_utc
 from job_scheduler.triggers import Cron, Interval, Once, Trigger
@@ -41,6 +42,9 @@ MOST_CAUGHT_UP: Final = 1_000
 
 _ON_TIME: Final = timedelta(minutes=1)
 """How late an instant may be that ``catch_up="none"`` does not call missed, unless it is said."""
+
+_LOOKED_AT: Final = 25
+"""Instants among which the shortest distance is looked for."""
 
 _LONG_SET_BACK: Final = timedelta(hours=3)
 """From here on a clock that was set back was wrong before, as Debian's cron sees it."""
@@ -132,10 +136,11 @@ class Schedule:
                 f"overlap is {self.overlap!r}; it must be 'skip', 'queue', or the number of runs "
                 f"that may go on at one time"
             )
-        interval = self.trigger.period if isinstance(self.trigger, Interval) else None
-        if self.jitter is not None and interval is not None and self.jitter >= interval:
+        distance = None if self.jitter is None else _shortest_distance(self.trigger)
+        if self.jitter is not None and distance is not None and self.jitter >= distance:
             raise InvalidOptionError(
-                f"jitter ({self.jitter}) must be shorter than the interval ({interval})"
+                f"jitter ({describe_duration(self.jitter)}) must be shorter than the time from one "
+                f"instant to the next ({describe_duration(distance)})"
             )
         if self.pause_on_failures is not None and not _is_count(self.pause_on_failures):
             raise InvalidOptionError(
@@ -183,6 +188,17 @@ class Schedule:
         return f"{self.id}:{self.generation}:{instant.isoformat()}"
 
 
+def _shortest_distance(trigger: Trigger) -> timedelta | None:
+    """From one instant to the next; of cron among the first of a year, which tells most."""
+    if isinstance(trigger, Interval):
+        return trigger.period
+    if isinstance(trigger, Once):
+        return None
+    shown = trigger.preview(_LOOKED_AT, datetime(2024, 1, 1, tzinfo=UTC))
+    first = [instant.astimezone(UTC) for instant in shown]
+    return min((later - sooner for sooner, later in pairwise(first)), default=None)
+
+
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 1
 
@@ -208,9 +224,18 @@ def plan(schedule: Schedule, due: datetime, active: int, now: datetime) -> Plan:
     if instants and active >= schedule.most_active:
         missed.append(Missed(instants[0], instants[-1], len(instants), "overlap"))
         instants = []
+    if not instants and len(missed) > 1:  # no later run makes up for any: it is one gap
+        missed = [_joined(missed)]
     if schedule.counts_from_end and (instants or active):
         next_at = None  # it is known at the end of that run
     return Plan(tuple(instants), tuple(missed), next_at)
+
+
+def _joined(gaps: list[Missed]) -> Missed:
+    """Gaps that follow one another, as one; the last one's reason is that of all."""
+    numbers = [gap.number for gap in gaps]
+    number = None if None in numbers else sum(number or 0 for number in numbers)
+    return Missed(gaps[0].first, gaps[-1].last, number, gaps[-1].reason)
 
 
 def _catch_up(
@@ -223,7 +248,7 @@ def _catch_up(
     next_at = schedule.first_after(last[-1])
     if last[0] == due:
         return last, [], next_at
-    reason = "too many" if schedule.catch_up == "all" else "coalesced"
+    reason = {"latest": "coalesced", "all": "too many", "none": "late"}[schedule.catch_up]
     before = None if count is None else count - len(last)
     return last, [Missed(due, _before(schedule, due, last[0]), before, reason)], next_at
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections import deque
 from datetime import timedelta
@@ -20,9 +21,10 @@ from job_scheduler.durations import describe_duration
 from job_scheduler.errors import ShutdownError
 from job_scheduler.executors.starter import Starter
 from job_scheduler.launcher.ending import log_failure
+from job_scheduler.log import tell
 from job_scheduler.run import Ending, Run, RunError, RunState
 from job_scheduler.schedule import Missed, after_set_back, plan
-from job_scheduler.scheduler_log import log_end, log_missed, logger
+from job_scheduler.scheduler_log import log_end, log_gap, log_held_up, log_waiting
 from job_scheduler.stores.base import Advance, Finish, NewRun
 
 if TYPE_CHECKING:
@@ -52,6 +54,9 @@ _TIME_TO_STOP: Final = 10.0
 _STALE: Final = 30.0
 """Seconds without a turn after which the loop counts as stuck."""
 
+_LONG: Final = 1.0
+"""Seconds by which the loop may wake late, or a run wait for a thread, without being told of."""
+
 _SET_BACK: Final = timedelta(seconds=1)
 """Less is a correction of the clock that nobody notices."""
 
@@ -68,6 +73,10 @@ class _Attempt:
         self.run: Run | None = None
         """None until an executor has taken it."""
         self.cancelled = False
+
+    @property
+    def place(self) -> Place | None:
+        return None if self.target is None else self.target.place
 
     def cancel(self) -> bool:
         self.cancelled = True
@@ -116,6 +125,8 @@ class Scheduler:
         self._accepting = True
         self._last_turn: float | None = None
         self._last_recorded = 0.0
+        self._looked_at = 0.0
+        self._told_of_waiting = False
         self._clock_offset: timedelta | None = None
 
     # Life
@@ -138,8 +149,8 @@ class Scheduler:
     def _begin_again(self, task: asyncio.Task[None]) -> None:
         """Nobody but :meth:`shutdown` ends the loop, also not a job that cancels all tasks."""
         if task is self._task and self._accepting:
-            logger.error("the scheduler's loop was cancelled; it goes on")
             self._begin()
+            tell(logging.ERROR, "the scheduler's loop was cancelled; it goes on")
 
     async def shutdown(self, timeout: float | None = None) -> None:
         """Start nothing more, wait for what goes on, and stop the rest after ``timeout`` seconds.
@@ -171,10 +182,7 @@ class Scheduler:
 
     def _can_be_stopped(self) -> bool:
         """Whether there is anything that was told to stop and may do so."""
-        return any(
-            attempt.target is not None and attempt.target.place != "thread"
-            for attempt in self._running.values()
-        )
+        return any(attempt.place not in (None, "thread") for attempt in self._running.values())
 
     @property
     def busy(self) -> bool:
@@ -241,6 +249,8 @@ class Scheduler:
                 next_at = record.schedule.first_after(now)
             await self.store.resume(schedule_id, next_at, gap)
             self._wake()
+            if gap is not None:
+                log_gap(record.schedule, gap)
         return True
 
     async def enqueue(self, run: NewRun, target: Target) -> bool:
@@ -281,13 +291,14 @@ class Scheduler:
             try:
                 until = await self._turn()
             except Exception:
-                logger.exception("the scheduler's loop has failed; it goes on in a second")
+                tell(
+                    logging.ERROR,
+                    "the scheduler's loop has failed; it goes on in a second",
+                    exc_info=True,
+                )
                 await asyncio.sleep(_AFTER_AN_ERROR)
                 continue
-            if until is not None and until <= self._clock():
-                await asyncio.sleep(0)  # let others have their turn
-            else:
-                await self._sleep(until)
+            await self._rest(until)
 
     async def _turn(self) -> datetime | None:
         """Do what is due; returns when something will be."""
@@ -351,21 +362,50 @@ class Scheduler:
             try:
                 decision = plan(each.schedule, each.instant, each.active, max(now, each.instant))
             except Exception:
-                logger.exception("schedule %r cannot be planned: it is paused", each.schedule.id)
+                said = "schedule %r cannot be planned: it is paused"
+                tell(logging.ERROR, said, each.schedule.id, exc_info=True)
                 await self.store.pause(each.schedule.id)
                 continue
             decisions.append(Advance(each, decision))
-            if decision.missed:
-                log_missed(each.schedule, decision)
+            for gap in decision.missed:
+                log_gap(each.schedule, gap)
         await self.store.advance(decisions, now)
 
-    async def _sleep(self, until: datetime | None) -> None:
+    async def _rest(self, until: datetime | None) -> None:
+        """Sleep until then, or let others have their turn; tell if that takes too long."""
+        assert self._loop is not None
         seconds = self._longest_sleep
         if until is not None:
             seconds = min(seconds, (until - self._clock()).total_seconds())
-        self._sleeping_until = until or self._clock() + timedelta(days=1)
-        assert self._loop is not None
-        await self._wait_for_news(self._loop.time() + seconds)
+        deadline = self._loop.time() + max(0.0, seconds)
+        if seconds <= 0:
+            await asyncio.sleep(0)
+        else:
+            self._sleeping_until = until or self._clock() + timedelta(days=1)
+            self._tell_of_waiting()
+            await self._wait_for_news(deadline)
+        late = self._loop.time() - deadline
+        if late > _LONG:
+            here = [each for each in self._running.values() if each.place == "coroutine"]
+            log_held_up(late, [each.claim.job for each in here])
+
+    def _tell_of_waiting(self) -> None:
+        """Tell, once until it has changed, that runs wait for a thread for long."""
+        now = time.time()
+        if now - self._looked_at < _LONG:
+            return
+        self._looked_at = now
+        waiting = [
+            each.claim.job
+            for each in self._running.values()
+            if each.place == "thread"
+            and each.run is not None
+            and each.run.state is RunState.PENDING
+            and now - each.run._created_at > _LONG
+        ]
+        if waiting and not self._told_of_waiting:
+            log_waiting(waiting)
+        self._told_of_waiting = bool(waiting)
 
     async def _wait_for_news(self, deadline: float | None) -> None:
         assert self._news is not None
@@ -401,7 +441,7 @@ class Scheduler:
         if before is None or before - offset < _SET_BACK:
             return
         by = before - offset
-        logger.warning("the clock was set back by %s", describe_duration(by))
+        tell(logging.WARNING, "the clock was set back by %s", describe_duration(by))
         await self.store.set_back(now, by)
         for record in await self.store.schedules():
             if record.next_at is None:
@@ -417,7 +457,7 @@ class Scheduler:
         if target is None and claim.schedule is not None:
             target = self._targets.get(claim.schedule.id)
         attempt = self._running[claim.run_id] = _Attempt(claim, target)
-        if target is not None and target.place == "process":
+        if attempt.place == "process":
             self._starter.call(lambda: self._submit(attempt))
         else:
             self._submit(attempt)
@@ -454,29 +494,30 @@ class Scheduler:
         self._last_recorded = time.monotonic()
         if not self._ended:
             return
-        finished = []
+        ends = []
         while self._ended:
             attempt = self._ended.popleft()
             # It may have told so twice, and perhaps the next attempt goes on already.
             if self._running.get(attempt.claim.run_id) is attempt:
-                finished.append(self._finish(attempt))
+                ends.append(self._finish(attempt))
                 del self._running[attempt.claim.run_id]
         try:
-            held = await self.store.finish([finish for finish, _ in finished])
+            finished = await self.store.finish([finish for finish, _ in ends])
         except BaseException:
-            for finish, attempt in finished:  # to be told again
+            for finish, attempt in ends:  # to be told again
                 self._running[finish.claim.run_id] = attempt
                 self._ended.append(attempt)
             raise
-        for finish, attempt in finished:  # all, before anything else can fail
-            again = finish.retry_at is not None
+        for (finish, attempt), held in zip(ends, finished, strict=True):
+            again = held is not None and held.again
             if not again:
                 self._targets.pop(finish.claim.run_id, None)
             if self._observer is not None and attempt.run is not None:
                 self._observer.ended(finish.claim.run_id, attempt.run, again)
-        for (finish, _), failures in zip(finished, held, strict=True):
-            log_end(finish)
-            await self._pause_after(finish.claim.schedule, failures)
+        for (finish, _), held in zip(ends, finished, strict=True):  # all were told before
+            log_end(finish, again=held is not None and held.again)
+            if held is not None:
+                await self._pause_after(finish.claim.schedule, held.failures)
 
     def _finish(self, attempt: _Attempt) -> tuple[Finish, _Attempt]:
         claim, run = attempt.claim, attempt.run
@@ -495,15 +536,16 @@ class Scheduler:
             next_at = claim.schedule.first_after(self._clock())
         return Finish(claim, ending, run._started_at, retry_at, next_at), attempt
 
-    async def _pause_after(self, schedule: Schedule | None, failures: int | None) -> None:
+    async def _pause_after(self, schedule: Schedule | None, failures: int) -> None:
         most = None if schedule is None else schedule.pause_on_failures
-        if schedule is None or most is None or failures is None or failures < most:
+        if schedule is None or most is None or failures < most:
             return
         record = await self.store.schedule(schedule.id)
         if record is None or record.schedule.generation != schedule.generation:
             return  # another has taken its place
         if not record.paused:
-            logger.warning("schedule %r is paused: %d failed runs in a row", schedule.id, failures)
+            said = "schedule %r is paused: %d failed runs in a row"
+            tell(logging.WARNING, said, schedule.id, failures)
             await self.store.pause(schedule.id)
 
 

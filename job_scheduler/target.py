@@ -183,6 +183,8 @@ class Target:
         unknown = [] if self.takes_any else sorted(arguments.keys() - self.names)
         if missing:
             where += f"; missing: {', '.join(missing)}"
+            if self.method is None:
+                where += ", to be given as args=[...] or kwargs={...}"
         if not unknown:
             return where
         near = get_close_matches(unknown[0], self.names, 1)
@@ -201,7 +203,8 @@ def name_of(function: Any) -> str:
     while isinstance(function, functools.partial):
         function = function.func
     named = function if hasattr(function, "__qualname__") else type(function)
-    return f"{named.__module__}.{named.__qualname__}"
+    module = named.__module__  # None of methods of built-in objects
+    return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
 
 
 def _is_async(function: Any) -> bool:

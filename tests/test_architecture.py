@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "job_scheduler"
 
 TIERS = [
-    {"errors", "durations", "instants", "waiting"},
+    {"errors", "durations", "instants", "log", "waiting"},
     {"job", "registry", "retry", "triggers"},
     {"run", "schedule", "target"},
     {"launcher"},

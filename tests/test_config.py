@@ -423,7 +423,7 @@ class TestBadFields:
             ("end: 0001-01-01T00:00+14:00", 3, "end", "its year must be 1970 to 9000"),
             ("start: 9999-12-31", 3, "start", "start is '9999-12-31'; its year must be"),
             ("start: 2026-02-01\nend: 2026-01-01", 4, "end", "is before start"),
-            ("frequency: 5m\njitter: 6m", 4, "jitter", "must be shorter than the interval"),
+            ("frequency: 5m\njitter: 6m", 4, "jitter", "must be shorter than the time from one"),
         ],
     )
     def test_each_is_told_with_its_place(self, refused, fields, line, field, words):

@@ -423,13 +423,14 @@ class TestTheEnd:
         with pytest.raises(ShutdownError):
             scheduler.schedule(0, 1, job)
 
-    def test_nothing_is_left_behind(self):
-        before = threading.active_count()
-        for _ in range(5):
+    def test_nothing_is_left_behind(self, caplog):
+        before = set(threading.enumerate())
+        for _ in range(20):
             with JobScheduler() as scheduler:
                 scheduler.schedule(0, "1h", Counting())
-        eventually(lambda: threading.active_count() <= before + 5)
+        eventually(lambda: not set(threading.enumerate()) - before)
         gc.collect()
+        assert caplog.text == ""
 
     def test_from_a_coroutine_it_is_refused(self, scheduler):
         raised = []
@@ -512,6 +513,29 @@ class TestPrograms:
         for _ in range(2):
             program.send_signal(signal.SIGINT)
             time.sleep(0.5)
+        out, err = program.communicate(timeout=30)
+        assert (out, program.returncode) == ("after\n", 0)
+        assert "Traceback" not in err
+
+    def test_many_interrupts_are_as_two(self, tmp_path):
+        program = start(
+            tmp_path,
+            "import signal\n"
+            "from job_scheduler import Job\n"
+            "class Stubborn(Job):\n"
+            "    def process(self):\n"
+            "        signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+            "        print('slow', flush=True)\n"
+            "        time.sleep(60)\n"
+            "if __name__ == '__main__':\n"
+            "    s = JobScheduler({'Stubborn': Stubborn}, grace=1)\n"
+            "    s.run('Stubborn'); s.wait(); print('after')\n",
+        )
+        while program.stdout.readline() != "slow\n":
+            pass
+        for _ in range(6):
+            program.send_signal(signal.SIGINT)
+            time.sleep(0.02)
         out, err = program.communicate(timeout=30)
         assert (out, program.returncode) == ("after\n", 0)
         assert "Traceback" not in err
@@ -772,3 +796,209 @@ class TestNothingGrows:
         finally:
             stop.set()
             thread.join()
+
+
+class Large(Job):
+    """Returns what is large; both it and its argument can be seen to go."""
+
+    def run(self, argument):
+        return argument
+
+
+class Blob:
+    pass
+
+
+class TestWhatIsLeftOfRuns:
+    def test_neither_results_nor_arguments_stay(self, scheduler):
+        blobs = [Blob(), Blob()]
+        alive = [weakref.ref(blob) for blob in blobs]
+        scheduler.jobs["Large"] = Large
+        assert scheduler.options(delay=0).run("Large", argument=blobs[0]).wait(20)
+        scheduler.add_job("a", Large().run, at=datetime.now(UTC), args=[blobs[1]])
+        eventually(lambda: scheduler.get_job_info("a")["completed"] == 1)
+        scheduler.remove_job("a")
+        del blobs
+        eventually(lambda: gc.collect() and not any(ref() for ref in alive))
+
+    def test_a_run_now_ends_with_its_schedule(self, scheduler):
+        begun, leave = threading.Event(), threading.Event()
+
+        def job():
+            begun.set()
+            leave.wait(20)
+            raise ValueError
+
+        scheduler.add_job("a", job, "1h", retry=RetryPolicy(3, delay=0.1))
+        run = scheduler.run_job_now("a")
+        assert begun.wait(20)
+        scheduler.remove_job("a")
+        leave.set()
+        assert run.wait(20)
+        assert run.state == "failed"
+
+    def test_a_run_now_that_waits_to_be_tried_again_is_tried(self, scheduler):
+        calls = []
+
+        def job():
+            calls.append(1)
+            raise ValueError
+
+        scheduler.add_job("a", job, "1h", retry=RetryPolicy(3, delay=0.2, jitter=0))
+        run = scheduler.run_job_now("a")
+        eventually(lambda: run.state == "pending" and calls)
+        scheduler.remove_job("a")
+        assert run.wait(20)
+
+    def test_a_run_now_moves_no_instant(self, scheduler):
+        job = Counting(takes=0.2)
+        scheduler.schedule(0, "1h", job)
+        eventually(lambda: job.runs == 1)
+        eventually(lambda: scheduler.get_job_info("Counting")["completed"] == 1)
+        before = scheduler.get_job_info("Counting")["next_run_time"]
+        assert scheduler.run_job_now("Counting").wait(20)
+        eventually(lambda: scheduler.get_job_info("Counting")["completed"] == 2)
+        assert scheduler.get_job_info("Counting")["next_run_time"] == before
+        assert scheduler.get_job_info("Counting")["missed"] == 0
+
+
+class TestWhatIsTold:
+    def test_a_run_now_is_running(self, scheduler):
+        leave = threading.Event()
+        scheduler.add_job("a", leave.wait, "1h", [20])
+        run = scheduler.run_job_now("a")
+        eventually(lambda: scheduler.get_job_info("a")["running"])
+        leave.set()
+        assert run.wait(20)
+        eventually(lambda: not scheduler.get_job_info("a")["running"])
+
+    def test_what_waits_for_a_thread_does_not_run_and_that_is_told(self, make_scheduler, caplog):
+        scheduler = make_scheduler(max_threads=2)
+        leave = threading.Event()
+        for number in range(2):
+            scheduler.add_job(f"busy-{number}", leave.wait, at=datetime.now(UTC), args=[60])
+        eventually(lambda: all(scheduler.get_job_info(f"busy-{n}")["running"] for n in range(2)))
+        scheduler.add_job("waits", Note(), at=datetime.now(UTC))
+        eventually(lambda: scheduler.get_job_info("waits")["last_run"])
+        info = scheduler.get_job_info("waits")
+        assert (info["running"], info["last_run"]["state"]) == (False, "pending")
+        assert info["last_run"]["started_at"] is None
+        eventually(lambda: "busy, so 'tests.test_later.Note' waits" in caplog.text)
+        leave.set()
+        eventually(lambda: scheduler.get_job_info("waits")["completed"] == 1)
+
+    def test_nothing_is_to_come_after_the_shutdown(self, scheduler, note):
+        scheduler.add_job("a", note, "1h")
+        scheduler.shutdown()
+        assert scheduler.get_job_info("a")["next_run_time"] is None
+
+    def test_a_coroutine_that_holds_up_all_others_is_named(self, scheduler, note, caplog):
+        async def blocks():
+            time.sleep(1.5)
+
+        scheduler.add_job("a", note, 0.1)
+        scheduler.add_job("b", blocks, at=datetime.now(UTC))
+        eventually(lambda: "the event loop stood still for" in caplog.text)
+        assert "blocks'. What computes there" in caplog.text
+
+    def test_pausing_and_what_it_leaves_out(self, scheduler, note, caplog):
+        caplog.set_level(logging.INFO)
+        scheduler.add_job("a", note, at=datetime.now(UTC) + timedelta(seconds=0.5))
+        scheduler.pause_job("a")
+        eventually(lambda: scheduler.get_job_info("a")["paused"])
+        time.sleep(0.6)
+        scheduler.resume_job("a")
+        assert "'a' is paused" in caplog.text
+        assert "'a' goes on" in caplog.text
+        assert "was skipped: the schedule was paused" in caplog.text
+        assert note.calls == []
+
+    def test_one_that_has_ended_is_good_but_told(self, scheduler, note, caplog):
+        past = datetime.now(UTC) - timedelta(days=1)
+        scheduler.add_job("a", note, 0.05, end=past)
+        scheduler.schedule("1h", 0.05, note, job_id="b", end=past + timedelta(days=1, seconds=9))
+        assert scheduler.get_job_info("a")["next_run_time"] is None
+        assert scheduler.get_job_info("b")["next_run_time"] is None
+        assert caplog.text.count("will not run: it has ended at") == 2
+
+
+class Complains(logging.Handler):
+    def emit(self, record):
+        raise ConnectionError("nobody listens")
+
+
+def test_a_log_handler_that_raises_ends_nothing(scheduler, note, capsys):
+    logger = logging.getLogger("job_scheduler")
+    handler = Complains()
+    logger.addHandler(handler)
+    try:
+        scheduler.add_job("slow", Counting(takes=0.1).run, 0.02)
+        scheduler.add_job("fails", lambda: 1 / 0, 0.02)
+        scheduler.add_job("a", note, 0.02)
+        eventually(lambda: len(note.calls) > 20)
+        eventually(lambda: scheduler.get_job_info("slow")["missed"] > 5)
+        assert scheduler.healthy
+    finally:
+        logger.removeHandler(handler)
+    assert "nobody listens" in capsys.readouterr().err
+
+
+class TestWhatNewcomersType:
+    def test_stopping_by_the_id(self, scheduler, note):
+        job_id = scheduler.schedule("1h", "1h", note)
+        scheduler.add_job("b", note, "1h")
+        scheduler.stop(job_id)
+        scheduler.stop("b")
+        scheduler.stop("nothing of the kind")
+        with pytest.raises(KeyError):
+            scheduler.get_job_info("b")
+        with pytest.raises(KeyError):
+            scheduler.get_job_info(job_id)
+
+    def test_stopping_a_method_of_a_built_in_object(self, scheduler):
+        calls = []
+        assert scheduler.schedule("1h", "1h", functools.partial(calls.append, 1)) == "list.append"
+        scheduler.add_job("b", calls.append, "1h", [1])
+        scheduler.stop(calls.append)
+        with pytest.raises(KeyError):
+            scheduler.get_job_info("b")
+
+    @pytest.mark.parametrize(
+        ("call", "words"),
+        [
+            (lambda s, f: s.schedule_once(1, f, interval=3), "it belongs to add_job()"),
+            (lambda s, f: s.add_job("x", f, seconds=2), "'seconds' is no option of a schedule"),
+            (lambda s, f: s.add_job("x", len, 1), "to be given as args=[...]"),
+            (lambda s, f: s.add_job("x", f, cron="* * * * *", jitter="1m"), "(1 minute)"),
+            (lambda s, f: s.add_job("x", f, 5, retry=RetryPolicy(retry_on=5)), "retry_on has 5"),
+            (lambda s, f: s.add_job("x", f, 5, retry=RetryPolicy(give_up_on="a b")), "'a b'"),
+        ],
+    )
+    def test_is_answered_with_what_helps(self, scheduler, note, call, words):
+        with pytest.raises((ValueError, TypeError)) as caught:
+            call(scheduler, note)
+        assert words in str(caught.value)
+
+    def test_a_class_that_no_process_can_find_is_refused_at_once(self, scheduler):
+        class Inner(Job):
+            def process(self): ...
+
+        for what in (Inner, Inner()):
+            with pytest.raises(ImportError, match="is defined inside a function"):
+                scheduler.add_job("a", what, 1)
+
+    def test_waiting_on_an_event_loop_is_refused(self, scheduler):
+        async def main():
+            scheduler.wait()
+
+        with pytest.raises(RuntimeError, match=r"wait\(\) would stop the event loop"):
+            asyncio.run(main())
+
+    def test_waiting_in_a_job_is_refused(self, scheduler):
+        run = []
+        scheduler.add_job("a", lambda: run.append(scheduler), at=datetime.now(UTC))
+        scheduler.add_job("b", scheduler.wait, "1h")
+        eventually(lambda: run)
+        failed = scheduler.run_job_now("b")
+        assert failed.wait(20)
+        assert "wait() would wait for the job that calls it" in failed.error.message

@@ -79,7 +79,7 @@ def test_it_ends():
         ({"jitter": 2}, "jitter is 2; it must be from 0 to 1"),
         ({"delay": "soon"}, "delay is 'soon'"),
         ({"max_delay": -1}, "max_delay is -1"),
-        ({"retry_on": [5]}, "retry_on has 5; give exceptions, or their names"),
+        ({"retry_on": [5]}, "retry_on has 5; give an exception's class or its name"),
         ({"give_up_on": int}, "give_up_on has <class 'int'>"),
     ],
 )

@@ -10,12 +10,11 @@ import selectors
 import threading
 from typing import TYPE_CHECKING, Final
 
+from job_scheduler.log import tell
 from job_scheduler.run import forbid_waiting
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-logger: Final = logging.getLogger("job_scheduler")
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -39,7 +38,8 @@ class LoopThread:
                 try:
                     self.loop.run_forever()
                 except BaseException:
-                    logger.exception("a job has stopped the event loop of all jobs; it goes on")
+                    said = "a job has stopped the event loop of all jobs; it goes on"
+                    tell(logging.ERROR, said, exc_info=True)
             self.loop.run_until_complete(_end_other_tasks())
         finally:
             self.loop.close()

@@ -7,10 +7,10 @@ import threading
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final
 
+from job_scheduler.log import tell
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-logger: Final = logging.getLogger("job_scheduler")
 
 _IDLE_SECONDS: Final = 10.0
 
@@ -46,5 +46,5 @@ class Starter:
             try:
                 function()
             except BaseException:
-                logger.exception("a run could not be started")
+                tell(logging.ERROR, "a run could not be started", exc_info=True)
             del function

@@ -10,7 +10,7 @@ import os
 import threading
 import time
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from job_scheduler.errors import InvalidOptionError, LaunchError, ShutdownError
 from job_scheduler.executors.local import call, failed
@@ -23,20 +23,18 @@ if TYPE_CHECKING:
 
     from job_scheduler.target import Target
 
-MOST_THREADS: Final = 32
-
 _Order = tuple[Run, "Callable[[], Any]"]
 
 
 class ThreadExecutor:
-    """A pool of threads, which grows to 32 as it is needed.
+    """A pool of threads, which grows as it is needed, to 32 unless the settings say otherwise.
 
-    A thread cannot be stopped: a timeout is refused, and only a run that has not started can
-    be cancelled.
+    While all are busy, runs wait. A thread cannot be stopped: a timeout is refused, and only a run
+    that has not started can be cancelled.
     """
 
-    def __init__(self, settings: Settings, most_threads: int = MOST_THREADS) -> None:
-        self._most_threads = most_threads
+    def __init__(self, settings: Settings) -> None:
+        self._most_threads = settings.max_threads
         self._orders: SimpleQueue[_Order | None] = SimpleQueue()
         self._threads = 0
         self._idents: set[int] = set()

@@ -37,6 +37,8 @@ class Settings:
 
     max_processes: int = max(32, 4 * (os.cpu_count() or 1))
     """How many jobs run at one time; the others wait."""
+    max_threads: int = 32
+    """How many threads of this program run jobs; the others wait."""
     max_waiting: int = 100_000
     """How many may wait; one more is a ``QueueFullError``."""
     grace: float = 5.0

@@ -36,6 +36,7 @@ from job_scheduler.launcher.books import Books, Submission
 from job_scheduler.launcher.boot import start_zygote
 from job_scheduler.launcher.line import Line, ZygoteDiedError
 from job_scheduler.launcher.main_module import describe_main
+from job_scheduler.log import tell
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from job_scheduler.job import Job
     from job_scheduler.launcher.spawn import SpawnLauncher
 
-logger: Final = logging.getLogger("job_scheduler")
 
 _MOST_DEATHS: Final = 10
 """Zygotes that may die one after the other, no job having started, before runs are given up."""
@@ -447,7 +447,7 @@ class ZygoteLauncher:
                     left.append(submission)
             if left:
                 text = "the launching process %d died; %d waiting runs go to a new one"
-                do_aside(functools.partial(logger.warning, text, line.pid, len(left)))
+                do_aside(functools.partial(tell, logging.WARNING, text, line.pid, len(left)))
                 self._submit_again(left)
             if self._fallback is not None:  # it may have died before it handed anything back
                 self._fallback.release()
@@ -525,9 +525,10 @@ def _kill_group(pid: int | None) -> None:
 
 
 def _warn_of_threads() -> None:
-    logger.warning(
+    tell(
+        logging.WARNING,
         "an imported module has started threads, so jobs cannot be forked safely: each is "
-        "started in a fresh interpreter instead, which takes longer"
+        "started in a fresh interpreter instead, which takes longer",
     )
 
 

@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import logging
 import time
-import traceback
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job_scheduler.launcher import wire
 from job_scheduler.launcher.post_mortem import describe_death
+from job_scheduler.log import tell
 from job_scheduler.run import Ending, Run, RunError, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-logger: Final = logging.getLogger("job_scheduler")
 
 
 class Facts(NamedTuple):
@@ -52,7 +50,8 @@ def judge(facts: Facts) -> tuple[RunState, RunError | None]:
     if facts.reason == wire.CANCELLED:
         return RunState.CANCELLED, RunError("JobCancelled", "the run was cancelled")
     if facts.reason == wire.TIMEOUT:
-        return RunState.FAILED, RunError("JobTimeout", f"not done after {facts.timeout:g} s")
+        message = f"not done after {facts.timeout:g} s"
+        return RunState.FAILED, RunError("JobTimeout", message, bases=("TimeoutError",))
     if facts.reason == wire.NO_PROCESS:
         message = f"the system gave it no process: {facts.stderr}"
         return RunState.FAILED, RunError("JobLost", message)
@@ -133,7 +132,4 @@ def log_failure(run: Run) -> None:
         parts.append(error.traceback.rstrip())
     elif stderr:
         parts.append(f"the end of its stderr:\n{stderr.rstrip()}")
-    try:
-        logger.error("\n".join(parts), extra={"run": run})
-    except Exception:  # a filter of the program's, say
-        traceback.print_exc()
+    tell(logging.ERROR, "%s", "\n".join(parts), extra={"run": run})

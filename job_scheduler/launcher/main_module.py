@@ -78,8 +78,8 @@ def refuse_during_import() -> None:
         where = "the main module" if getattr(current, "_inheriting", False) else None
     if where is not None:
         raise LaunchError(
-            f"run() was called while {where} was being imported in a process for its jobs. Move "
-            f"the call into a function, or under 'if __name__ == \"__main__\":'"
+            f"a job was run or scheduled while {where} was being imported in a process for its "
+            f"jobs. Move the call into a function, or under 'if __name__ == \"__main__\":'"
         )
 
 

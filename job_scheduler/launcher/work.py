@@ -52,7 +52,7 @@ def describe_failure(
 def _message_of(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as also_broken:
+    except BaseException as also_broken:
         return f"<its message cannot be shown: {type(also_broken).__name__}>"
 
 

@@ -94,6 +94,15 @@ class Finish(NamedTuple):
     """The next instant of a schedule that counts from the end of its runs."""
 
 
+class Finished(NamedTuple):
+    """What became of it."""
+
+    again: bool
+    """Whether it waits to be tried again; not if its schedule was removed meanwhile."""
+    failures: int
+    """How many runs of its schedule have failed in a row."""
+
+
 class RunRecord(NamedTuple):
     """What a store holds of a run."""
 
@@ -174,11 +183,8 @@ class Store(Protocol):
     async def claim(self, now: datetime, limit: int) -> list[Claim]:
         """Take due runs."""
 
-    async def finish(self, finished: Sequence[Finish]) -> list[int | None]:
-        """End claimed runs; None for each whose claim did not hold any more.
-
-        For the others, how many runs of its schedule have failed in a row.
-        """
+    async def finish(self, ends: Sequence[Finish]) -> list[Finished | None]:
+        """End claimed runs; None for each whose claim did not hold any more."""
 
     async def cancel(self, run_id: str) -> bool:
         """Cancel a run that waits; False if it does not."""

@@ -1,9 +1,9 @@
 """A store in this program's memory: nothing survives, and nothing waits for a disk.
 
 Its methods never suspend, and a lock makes each of them one step, so that any thread may call
-them, also by driving the coroutine itself (see ``run_at_once``). Everything costs the logarithm of
-what is planned at most: the next instants and the waiting runs are heaps, from which an entry that
-was changed meanwhile is dropped when it comes up.
+them, also by driving the coroutine itself (see ``planner.at_once``). Everything costs the logarithm
+of what is planned at most: the next instants and the waiting runs are heaps, from which an entry
+that was changed meanwhile is dropped when it comes up.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.run import RunState
-from job_scheduler.stores.base import Claim, Due, RunRecord, ScheduleRecord
+from job_scheduler.stores.base import Claim, Due, Finished, RunRecord, ScheduleRecord
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,6 +94,7 @@ class _Kept:
         "planned",
         "priority",
         "retry",
+        "schedule_id",
         "started_at",
         "state",
         "timeout",
@@ -121,6 +122,8 @@ class _Kept:
         self.retry = retry
         self.timeout = timeout
         self.planned = planned
+        """Its schedule, until it has ended."""
+        self.schedule_id = None if planned is None else planned.schedule.id
         self.beside = beside
         self.state = RunState.PENDING
         self.attempt = 0
@@ -129,9 +132,14 @@ class _Kept:
 
     def record(self) -> RunRecord:
         ending = self.ending
-        schedule_id = None if self.planned is None else self.planned.schedule.id
         record = RunRecord(
-            self.id, self.job, schedule_id, self.state, self.attempt, self.at, _at(self.started_at)
+            self.id,
+            self.job,
+            self.schedule_id,
+            self.state,
+            self.attempt,
+            self.at,
+            _at(self.started_at),
         )
         if ending is None:
             return record
@@ -290,6 +298,8 @@ class MemoryStore:
             if self._ready:
                 return self._ready[0][1]
             self._drop_stale()
+            while self._later and self._later[0][2].state is not RunState.PENDING:
+                heappop(self._later)
             instants = [heap[0][0] for heap in (self._by_instant, self._later) if heap]
             instants += [entry[0] for entry in self._handed_out if _is_planned(entry)]
             return min(instants, default=None)
@@ -377,15 +387,15 @@ class MemoryStore:
                 )
             return claims
 
-    async def finish(self, finished: Sequence[Finish]) -> list[int | None]:
+    async def finish(self, ends: Sequence[Finish]) -> list[Finished | None]:
         with self._lock:
-            return [self._finish(each) for each in finished]
+            return [self._finish(each) for each in ends]
 
-    def _finish(self, finish: Finish) -> int | None:
+    def _finish(self, finish: Finish) -> Finished | None:
         run = self._runs.get(finish.claim.run_id)
         if run is None or run.state is not RunState.RUNNING or run.attempt != finish.claim.attempt:
             return None
-        run.ending = finish.ending
+        run.ending = finish.ending._replace(load_result=None)  # nobody can ask for it here
         run.started_at = finish.started_at
         planned = run.planned
         if planned is not None and not run.beside:
@@ -395,7 +405,8 @@ class MemoryStore:
                 if blocked.state is RunState.PENDING:
                     self._make_ready(blocked)
                     break
-        if finish.retry_at is not None and not self._is_removed(planned):
+        again = finish.retry_at is not None and not self._is_removed(planned)
+        if finish.retry_at is not None and again:
             run.state = RunState.PENDING
             run.at = finish.retry_at
             if planned is not None and not run.beside:
@@ -404,19 +415,21 @@ class MemoryStore:
         else:
             self._end(run, finish.ending.state)
         if planned is None:
-            return 0
-        if finish.next_at is not None and planned.next_at is None:
+            return Finished(again, 0)
+        if finish.next_at is not None and planned.next_at is None and not run.beside:
             planned.next_at = finish.next_at
             if not self._is_removed(planned):
                 self._plan(planned)
-        return planned.failures
+        return Finished(again, planned.failures)
 
     def _is_removed(self, planned: _Planned | None) -> bool:
         return planned is not None and self._schedules.get(planned.schedule.id) is not planned
 
     def _end(self, run: _Kept, state: RunState) -> None:
-        run.state = state
         planned = run.planned
+        run.state = state
+        # What has ended is kept for long, and what it was called with may be large.
+        run.args, run.kwargs, run.planned = (), {}, None
         if planned is not None:
             planned.waiting.pop(run.id, None)
             if state is RunState.COMPLETED:
@@ -458,9 +471,7 @@ class MemoryStore:
             for run in reversed(self._runs.values()):
                 if len(found) == limit:
                     break
-                if schedule_id is None or (
-                    run.planned is not None and run.planned.schedule.id == schedule_id
-                ):
+                if schedule_id is None or run.schedule_id == schedule_id:
                     found.append(run.record())
             return found
 

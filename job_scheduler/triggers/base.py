@@ -7,6 +7,7 @@ from collections import deque
 from datetime import UTC, datetime, timedelta, tzinfo
 from typing import Final
 
+from job_scheduler.errors import InvalidOptionError
 from job_scheduler.instants import now
 
 _MOST_COUNTED: Final = 100_000
@@ -74,6 +75,8 @@ class Trigger(abc.ABC):
             count: how many; fewer if there are no more.
             after: from when on; default: now.
         """
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise InvalidOptionError(f"count is {count!r}; it must be a whole number")
         instants: list[datetime] = []
         instant = self.next_after(now() if after is None else after)
         while instant is not None and len(instants) < count:

@@ -74,7 +74,7 @@ class Cron(Trigger):
         return self._follows_clock
 
     def next_after(self, instant: datetime) -> datetime | None:
-        if instant.tzinfo is not UTC:
+        if not isinstance(instant, datetime) or instant.tzinfo is not UTC:
             instant = to_utc(instant)
         zone = self._zone
         if zone is None:

@@ -10,13 +10,15 @@ import pytest
 from job_scheduler.retry import RetryPolicy
 from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import Missed, Schedule, plan
-from job_scheduler.stores.base import Advance, Finish, NewRun
+from job_scheduler.stores.base import Advance, Finish, Finished, NewRun
 from job_scheduler.stores.memory import MemoryStore
 from job_scheduler.triggers import Interval
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
 COMPLETED = Ending(RunState.COMPLETED, ended_at=1.0)
+ENDED = Finished(again=False, failures=0)
+AGAIN = Finished(again=True, failures=0)
 FAILED = Ending(RunState.FAILED, RunError("E", "x"), ended_at=1.0)
 
 
@@ -155,7 +157,7 @@ class TestSchedules:
             assert await store.remove("s") is None
             assert (await store.run(waiting)).state == "cancelled"
             assert await claim_ids(store, 100) == []
-            assert await store.finish([Finish(going, COMPLETED)]) == [0]
+            assert await store.finish([Finish(going, COMPLETED)]) == [ENDED]
             assert (await store.run(going.run_id)).state == "completed"
 
         run(story())
@@ -166,7 +168,8 @@ class TestSchedules:
             await advance(store, at(0))
             [claim] = await store.claim(at(0), 10)
             await store.remove("s")
-            await store.finish([Finish(claim, FAILED, retry_at=at(1))])
+            [held] = await store.finish([Finish(claim, FAILED, retry_at=at(1))])
+            assert not held.again
             assert await store.claim(at(100), 10) == []
             assert (await store.run(claim.run_id)).state == "failed"
 
@@ -265,7 +268,7 @@ class TestRuns:
             [claim] = await store.claim(at(0), 1)
             assert (await store.run("a")).state == "running"
             ending = Ending(RunState.FAILED, RunError("E", "x"), -9, 12.5, 1000, 0.5, "oh")
-            assert await store.finish([Finish(claim, ending, 11.5)]) == [0]
+            assert await store.finish([Finish(claim, ending, 11.5)]) == [ENDED]
             record = await store.run("a")
             assert (record.state, record.exitcode) == ("failed", -9)
             assert record.error == RunError("E", "x")
@@ -281,7 +284,7 @@ class TestRuns:
         async def story():
             await store.enqueue(new_run("a"))
             [first] = await store.claim(at(0), 1)
-            assert await store.finish([Finish(first, FAILED, retry_at=at(8))]) == [0]
+            assert await store.finish([Finish(first, FAILED, retry_at=at(8))]) == [AGAIN]
             record = await store.run("a")
             assert (record.state, record.attempt, record.ended_at) == ("pending", 1, None)
             assert str(record.error) == "E: x"
@@ -289,7 +292,7 @@ class TestRuns:
             [second] = await store.claim(at(8), 1)
             assert second.attempt == 2
             assert await store.finish([Finish(first, COMPLETED)]) == [None]  # the old claim
-            assert await store.finish([Finish(second, COMPLETED)]) == [0]
+            assert await store.finish([Finish(second, COMPLETED)]) == [ENDED]
 
         run(story())
 
@@ -317,7 +320,8 @@ class TestRuns:
                 assert (await store.schedule("s")).last_run == before  # it has not started
                 [claim] = await store.claim(at(10 * number), 10)
                 assert (await store.schedule("s")).active == 1
-                failures += await store.finish([Finish(claim, ending)])
+                [held] = await store.finish([Finish(claim, ending)])
+                failures.append(held.failures)
             assert failures == [0, 1, 2, 0, 1]
             record = await store.schedule("s")
             assert (record.completed, record.failed, record.active) == (2, 3, 0)
@@ -366,7 +370,8 @@ def test_random_stories_keep_the_books_right(store, run, seeded):
                 ending = seeded.choice([COMPLETED, FAILED])
                 held = await store.finish([Finish(claim, ending, retry_at=again)])
                 assert held != [None]
-                if (await store.run(claim.run_id)).state.ended:
+                assert (await store.run(claim.run_id)).state.ended is not held[0].again
+                if not held[0].again:
                     ended.add(claim.run_id)
             else:
                 await advance(store, now)

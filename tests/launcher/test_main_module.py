@@ -145,7 +145,7 @@ def test_a_run_at_the_top_level_of_a_script_is_refused_with_what_to_do(run_scrip
         check=False,
     )
     assert done.returncode == 1
-    assert "run() was called while" in done.stderr
+    assert "a job was run or scheduled while" in done.stderr
     assert "if __name__ ==" in done.stderr
 
 

@@ -192,7 +192,7 @@ class Target:
         return f"{where}; unknown: {', '.join(unknown)}{hint}"
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=8)  # not many: it keeps them alive
 def _examine_function(function: FunctionType, place: Place | None) -> Target:
     """As ``Target._of_function``; many schedules may have one function."""
     return Target._of_function(function, place)

@@ -36,7 +36,8 @@ class JobScheduler:
         jobs: name -> job class, added to the jobs that every scheduler knows.
         max_processes: how many jobs run in processes at one time; default: 4 per processor,
             32 at least.
-        max_waiting: how many runs may wait for that; one more is a ``QueueFullError``.
+        max_threads: how many jobs run in threads of this program at one time; default: 32.
+        max_waiting: how many runs may wait for a process; one more is a ``QueueFullError``.
         grace: seconds between SIGTERM and SIGKILL when a run is stopped.
         spares: how many processes may wait, forked ahead, for the next jobs, which start sooner
             in them: 0.5 MB each. Default: 8, and fewer while it is quiet.

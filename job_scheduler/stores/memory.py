@@ -167,6 +167,8 @@ class MemoryStore:
         self._later: list[tuple[datetime, int, _Kept]] = []
         self._ready: list[tuple[int, datetime, int, _Kept]] = []
         self._ended: deque[str] = deque()
+        self._priority: int | None = None
+        """That of all runs for later, if they have the same; then they need no second heap."""
 
     # Schedules
 
@@ -341,21 +343,33 @@ class MemoryStore:
         if len(self._later) > _MOST_STALE + 2 * (len(self._runs) - len(self._ended)):
             self._later = [entry for entry in self._later if entry[2].state is RunState.PENDING]
             heapify(self._later)
+        self._make_wait(run)
+
+    def _make_wait(self, run: _Kept) -> None:
+        if not self._later:
+            self._priority = run.priority
+        elif run.priority != self._priority:
+            self._priority = None
         heappush(self._later, (run.at, next(self._order), run))
 
     def _make_ready(self, run: _Kept) -> None:
         heappush(self._ready, (run.priority, run.at, next(self._order), run))
 
-    async def claim(self, now: datetime, limit: int) -> list[Claim]:
-        with self._lock:
-            later, ready = self._later, self._ready
+    def _pop_due(self, now: datetime) -> _Kept | None:
+        """The due run that is first: by priority, then by instant."""
+        later, ready = self._later, self._ready
+        if self._priority is None or ready:
             while later and later[0][0] <= now:
                 at, order, run = heappop(later)
-                if run.state is RunState.PENDING:
-                    heappush(ready, (run.priority, at, order, run))
+                heappush(ready, (run.priority, at, order, run))
+            return heappop(ready)[3] if ready else None
+        return heappop(later)[2] if later and later[0][0] <= now else None
+
+    async def claim(self, now: datetime, limit: int) -> list[Claim]:
+        with self._lock:
+            started_at = now.timestamp()
             claims: list[Claim] = []
-            while ready and len(claims) < limit:
-                run = heappop(ready)[3]
+            while len(claims) < limit and (run := self._pop_due(now)) is not None:
                 if run.state is not RunState.PENDING:
                     continue
                 planned = run.planned
@@ -371,7 +385,7 @@ class MemoryStore:
                     planned.last_run = run
                 run.state = RunState.RUNNING
                 run.attempt += 1
-                run.started_at = now.timestamp()
+                run.started_at = started_at
                 claims.append(
                     Claim(
                         run.id,
@@ -411,7 +425,7 @@ class MemoryStore:
             run.at = finish.retry_at
             if planned is not None and not run.beside:
                 planned.waiting[run.id] = run
-            heappush(self._later, (run.at, next(self._order), run))
+            self._make_wait(run)
         else:
             self._end(run, finish.ending.state)
         if planned is None:

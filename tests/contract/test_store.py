@@ -387,3 +387,28 @@ def test_random_stories_keep_the_books_right(store, run, seeded):
         assert len(claimed) > 300
 
     run(story())
+
+
+def test_random_runs_are_claimed_by_priority_then_by_age(store, run, seeded):
+    """Also where runs of other priorities come and go, and some are tried again."""
+
+    async def story():
+        waiting = {}
+        for step in range(2000):
+            if seeded.random() < 0.6:
+                name, due = f"r{step}", step + seeded.choice([0, 0, 3, 7])
+                priority = 5 if seeded.random() < 0.8 else seeded.randint(1, 9)
+                await store.enqueue(new_run(name, due, priority=priority))
+                waiting[name] = (priority, due, step)
+            due_now = sorted((key, name) for name, key in waiting.items() if key[1] <= step)
+            limit = seeded.randint(0, 2)
+            claims = await store.claim(at(step), limit)
+            expected = [key[:2] for key, _ in due_now[:limit]]
+            assert [waiting[claim.run_id][:2] for claim in claims] == expected
+            for claim in claims:
+                priority = waiting.pop(claim.run_id)[0]
+                if seeded.random() < 0.3:
+                    await store.finish([Finish(claim, FAILED, retry_at=at(step + 4))])
+                    waiting[claim.run_id] = (priority, step + 4, step)
+
+    run(story())

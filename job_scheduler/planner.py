@@ -239,14 +239,15 @@ class Planner:
     def _forget_old_ones(self, schedule_id: str) -> None:
         """Remember the schedules of one instant that has come, but not without end."""
         self._once[schedule_id] = None
-        if len(self._once) <= _MOST_DONE:
-            return
-        oldest = next(iter(self._once))
-        record = at_once(self._engine.store.schedule(oldest))
-        if record.next_at is None and not record.active:
-            self._remove(oldest)
-        else:
-            self._once.move_to_end(oldest)
+        for _ in range(2):  # more than one comes, to catch up with what was not over before
+            if len(self._once) <= _MOST_DONE:
+                return
+            oldest = next(iter(self._once))
+            record = at_once(self._engine.store.schedule(oldest))
+            if record.next_at is None and not record.active:
+                self._remove(oldest)
+            else:
+                self._once.move_to_end(oldest)
 
     def _free_id(self, name: str) -> str:
         if name not in self._whats:

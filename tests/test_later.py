@@ -763,12 +763,13 @@ class TestNothingGrows:
         assert not any(reference() for reference in references)
 
     def test_what_has_run_once_is_forgotten_some_time(self, scheduler):
-        planner = scheduler._planner()
+        planner, calls = scheduler._planner(), []
+        job = functools.partial(calls.append, 1)
         for _ in range(2500):
-            scheduler.schedule_once(0, time.time)
-        eventually(lambda: not planner.busy)
+            scheduler.schedule_once(0, job)
+        eventually(lambda: len(calls) == 2500 and not planner.busy)
         for _ in range(1500):
-            scheduler.schedule_once(0, time.time)
+            scheduler.schedule_once(0, job)
         assert len(planner._whats) < 3000
 
     def test_the_same_name_costs_no_more_the_more_there_are(self, scheduler):

@@ -15,6 +15,7 @@
     ├── JobImportError       (ImportError)
     ├── LaunchError          (RuntimeError)
     ├── QueueFullError       (RuntimeError)
+    ├── StoreError           (RuntimeError)
     └── ShutdownError        (RuntimeError)
 
 Each is also the built-in error that a reader would expect, so ``except ValueError`` works.
@@ -116,6 +117,10 @@ class LaunchError(SchedulerError, RuntimeError):
 
 class QueueFullError(SchedulerError, RuntimeError):
     """As many runs wait as the scheduler was told to keep."""
+
+
+class StoreError(SchedulerError, RuntimeError):
+    """The store cannot be reached, or cannot do what it was asked; nothing was accepted."""
 
 
 class ShutdownError(SchedulerError, RuntimeError):

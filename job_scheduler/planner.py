@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler import instants
 from job_scheduler.durations import parse_duration
+from job_scheduler.engine import Engine
 from job_scheduler.errors import DuplicateIdError, ShutdownError, UnknownIdError
 from job_scheduler.log import tell
 from job_scheduler.planning import (
@@ -41,7 +42,6 @@ from job_scheduler.registry import lookup
 from job_scheduler.retry import retry_policy
 from job_scheduler.run import Ending, Run, RunError, RunState
 from job_scheduler.schedule import ConflictResolution, Schedule
-from job_scheduler.scheduler import Scheduler
 from job_scheduler.stores.base import NewRun
 from job_scheduler.stores.memory import MemoryStore
 from job_scheduler.target import Target
@@ -80,7 +80,7 @@ class Planner:
     """Schedules and delayed runs of one ``JobScheduler``; all methods from any thread."""
 
     def __init__(self, executors: Callable[[Place], Executor], loop_thread: LoopThread) -> None:
-        self._engine = Scheduler(MemoryStore(), executors, observer=self)
+        self._engine = Engine(MemoryStore(), executors, observer=self)
         self._loop_thread = loop_thread
         self._lock = threading.RLock()
         self._closed = False
@@ -113,7 +113,7 @@ class Planner:
         """Whether anything goes on or will be due, or a run that was handed out has not ended."""
         if self._closed:
             return False
-        due = at_once(self._engine.store.next_instant()) is not None
+        due = at_once(self._engine.next_instant()) is not None
         return due or self.busy or bool(self._handles)
 
     @property

@@ -21,6 +21,7 @@ from job_scheduler.triggers import Cron, Interval, Once, Trigger
 
 if TYPE_CHECKING:
     from job_scheduler.retry import RetryPolicy
+    from job_scheduler.target import Place
 
 CatchUp = Literal["latest", "all", "none"]
 Overlap = Literal["skip", "queue"] | int
@@ -87,6 +88,7 @@ class Schedule:
         pause_on_failures: after so many failed runs in a row the schedule pauses.
         counts_from_end: the next instant is counted from the end of a run.
         relative: its first instant was given as a delay, not as a time on the clock.
+        place: where its runs go on; None: where the job says.
 
     Raises ``InvalidOptionError`` (a ``ValueError``).
     """
@@ -108,6 +110,7 @@ class Schedule:
     retry: RetryPolicy | None = None
     timeout: float | None = None
     priority: int = 5
+    place: Place | None = None
     generation: int = 0
 
     def __post_init__(self) -> None:

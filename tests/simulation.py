@@ -8,9 +8,9 @@ import selectors
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+from job_scheduler.engine import Engine
 from job_scheduler.executors.coroutine import CoroutineExecutor
 from job_scheduler.launcher.base import Settings
-from job_scheduler.scheduler import Scheduler
 from job_scheduler.stores.memory import MemoryStore
 from job_scheduler.target import Target
 
@@ -59,9 +59,9 @@ class Simulation:
         self.going = Counter()
         self.most_going = Counter()
         executor = CoroutineExecutor(self.loop, Settings(wait_at_exit=False))
-        self.store = MemoryStore()
+        self.store = MemoryStore(self.now)
         options.setdefault("longest_sleep", 86_400.0)
-        self.engine = Scheduler(self.store, lambda _: executor, clock=self.now, **options)
+        self.engine = Engine(self.store, lambda _: executor, **options)
 
     def now(self):
         return START + timedelta(seconds=self.loop.time()) + self.offset

@@ -21,7 +21,7 @@ TIERS = [
     {"run", "schedule", "target"},
     {"launcher"},
     {"executors", "stores"},
-    {"scheduler", "scheduler_log"},
+    {"engine", "engine_log"},
     {"dispatch", "planner", "planning"},
     {"job_scheduler"},
     {"config"},

@@ -99,7 +99,7 @@ def test_what_was_put_there_by_hand_is_read_as_it_is_meant(by_hand, arguments):
         ("\ud800", "half a character"),
         ({"a\0": 1}, "NUL"),
     ],
-    ids=lambda value: repr(value)[:30],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_json_does_not_have_is_refused_with_its_path(value, said):
     with pytest.raises(ArgumentsError) as refused:

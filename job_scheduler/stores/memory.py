@@ -9,28 +9,51 @@ that was changed meanwhile is dropped when it comes up.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
 from itertools import count
 from typing import TYPE_CHECKING, Any, Final
 
-from job_scheduler.run import RunState
-from job_scheduler.stores.base import Claim, Due, Finished, RunRecord, ScheduleRecord
+from job_scheduler import instants
+from job_scheduler.run import Ending, RunError, RunState
+from job_scheduler.schedule import ConflictResolution
+from job_scheduler.stores.base import (
+    LEASE_LOST,
+    AttemptRecord,
+    Claim,
+    Due,
+    Finished,
+    Hold,
+    Renewal,
+    Rescued,
+    RunRecord,
+    ScheduleRecord,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from job_scheduler.retry import RetryPolicy
-    from job_scheduler.run import Ending
     from job_scheduler.schedule import Missed, Schedule
-    from job_scheduler.stores.base import Advance, Finish, NewRun
+    from job_scheduler.stores.base import (
+        Advance,
+        Finish,
+        NewRun,
+        Reason,
+        Retention,
+        Worker,
+    )
+    from job_scheduler.target import Place
 
 _MOST_ENDED: Final = 10_000
 """Ended runs that are remembered."""
 
 _MOST_STALE: Final = 1_000
 """Entries of changed schedules that a heap may keep, beside one for each that stands."""
+
+_MOST_ATTEMPTS: Final = 20
+"""Attempts that are remembered of one run."""
 
 _MOST_GAPS: Final = 20
 """Gaps that are remembered of one schedule."""
@@ -40,6 +63,7 @@ class _Planned:
     """A schedule and where it stands."""
 
     __slots__ = (
+        "admitted",
         "blocked",
         "cancelled",
         "completed",
@@ -62,8 +86,10 @@ class _Planned:
         self.running = 0
         self.waiting: dict[str, _Kept] = {}
         """Runs that have not started, or wait to be tried again."""
+        self.admitted = 0
+        """How many of them may go on, or do."""
         self.blocked: deque[_Kept] | None = None
-        """Due runs that wait for others of this schedule to end."""
+        """Runs that wait for others of this schedule to end, or for the end of its pause."""
         self.failures = self.completed = self.failed = self.cancelled = self.missed = 0
         self.gaps: deque[Missed] | None = None
         self.last_run: _Kept | None = None
@@ -71,6 +97,11 @@ class _Planned:
     @property
     def active(self) -> int:
         return self.running + len(self.waiting)
+
+    def block(self, run: _Kept) -> None:
+        if self.blocked is None:
+            self.blocked = deque()
+        self.blocked.append(run)
 
     def note(self, gap: Missed) -> None:
         if self.gaps is None:
@@ -83,21 +114,31 @@ class _Kept:
     """A run and where it stands."""
 
     __slots__ = (
+        "admitted",
         "args",
         "at",
         "attempt",
         "beside",
+        "crashes",
         "ending",
+        "history",
         "id",
         "job",
+        "keep_until",
         "kwargs",
+        "lease_until",
+        "place",
         "planned",
         "priority",
+        "retries",
         "retry",
         "schedule_id",
         "started_at",
         "state",
         "timeout",
+        "to_stop",
+        "token",
+        "worker",
     )
 
     def __init__(
@@ -112,6 +153,8 @@ class _Kept:
         timeout: float | None,
         planned: _Planned | None,
         beside: bool = False,
+        place: Place | None = None,
+        keep_until: datetime | None = None,
     ) -> None:
         self.id = run_id
         self.job = job
@@ -125,10 +168,37 @@ class _Kept:
         """Its schedule, until it has ended."""
         self.schedule_id = None if planned is None else planned.schedule.id
         self.beside = beside
+        self.place = place
+        self.keep_until = keep_until
+        self.admitted = True
         self.state = RunState.PENDING
-        self.attempt = 0
+        self.attempt = self.retries = self.crashes = self.token = 0
+        self.worker: str | None = None
+        self.lease_until: datetime | None = None
+        self.to_stop = False
         self.started_at: float | None = None
         self.ending: Ending | None = None
+        self.history: tuple[AttemptRecord, ...] = ()
+
+    def is_held_by(self, claim_or_hold: Claim | Hold, worker: str) -> bool:
+        return (
+            self.state is RunState.RUNNING
+            and self.token == claim_or_hold.token
+            and self.worker == worker
+        )
+
+    def remember(self, reason: Reason, ending: Ending | None, error: RunError | None) -> None:
+        """Note an attempt that was not the last."""
+        attempt = AttemptRecord(
+            self.attempt,
+            reason,
+            self.worker,
+            _at(self.started_at),
+            None if ending is None else _at(ending.ended_at),
+            error,
+            None if ending is None else ending.exitcode,
+        )
+        self.history = (*self.history[1 - _MOST_ATTEMPTS :], attempt)
 
     def record(self) -> RunRecord:
         ending = self.ending
@@ -140,6 +210,15 @@ class _Kept:
             self.attempt,
             self.at,
             _at(self.started_at),
+            args=self.args,
+            kwargs=self.kwargs,
+            priority=self.priority,
+            retries=self.retries,
+            max_retries=0 if self.retry is None else self.retry.max_retries,
+            crashes=self.crashes,
+            worker=self.worker,
+            lease_until=self.lease_until,
+            attempts=self.history,
         )
         if ending is None:
             return record
@@ -156,7 +235,11 @@ class _Kept:
 class MemoryStore:
     """Keeps schedules and runs in memory; see the contract in ``stores.base``."""
 
-    def __init__(self) -> None:
+    durable = False
+    batch = 64  # others on the loop get their turn in between
+
+    def __init__(self, clock: Callable[[], datetime] = instants.now) -> None:
+        self.now = clock
         self._lock = threading.RLock()  # a signal handler may call while we do
         self._order = count()
         self._schedules: dict[str, _Planned] = {}
@@ -169,6 +252,12 @@ class MemoryStore:
         self._ended: deque[str] = deque()
         self._priority: int | None = None
         """That of all runs for later, if they have the same; then they need no second heap."""
+
+    async def open(self) -> None: ...
+
+    async def close(self) -> None: ...
+
+    async def listen(self, wake: Callable[[], None], renew: Callable[[], None]) -> None: ...
 
     # Schedules
 
@@ -188,6 +277,7 @@ class MemoryStore:
             planned.schedule = schedule
             planned.next_at = next_at
             self._plan(planned)
+            self._admit(planned)
             return True
 
     async def remove(self, schedule_id: str) -> list[str] | None:
@@ -220,8 +310,7 @@ class MemoryStore:
             if gap is not None:
                 planned.note(gap)
             self._plan(planned)
-            while planned.blocked:
-                self._make_ready(planned.blocked.popleft())
+            self._admit(planned)
             return True
 
     async def schedule(self, schedule_id: str) -> ScheduleRecord | None:
@@ -295,7 +384,7 @@ class MemoryStore:
                         is_due=schedule.jitter is None and each <= now,
                     )
 
-    async def next_instant(self) -> datetime | None:
+    async def next_instant(self, worker: Worker) -> datetime | None:
         with self._lock:
             if self._ready:
                 return self._ready[0][1]
@@ -308,13 +397,20 @@ class MemoryStore:
 
     # Runs
 
-    async def enqueue(self, run: NewRun) -> bool:
+    async def enqueue(
+        self, runs: Sequence[NewRun], on_conflict: ConflictResolution, connection: Any = None
+    ) -> dict[str, RunState]:
         with self._lock:
-            if run.id in self._runs:
-                return False
-            planned = None if run.schedule_id is None else self._schedules.get(run.schedule_id)
-            self._keep(
-                _Kept(
+            taken = {run.id: self._runs[run.id].state for run in runs if self._is_taken(run.id)}
+            if taken and on_conflict is ConflictResolution.RAISE:
+                return taken
+            for run in runs:
+                if run.id in taken and on_conflict is ConflictResolution.IGNORE:
+                    continue
+                if run.id in self._runs:
+                    self._replace(self._runs.pop(run.id))
+                planned = None if run.schedule_id is None else self._schedules.get(run.schedule_id)
+                kept = _Kept(
                     run.id,
                     run.job,
                     run.at,
@@ -325,18 +421,41 @@ class MemoryStore:
                     run.timeout,
                     planned,
                     run.beside,
-                ),
-                is_due=False,
-            )
-            return True
+                    run.place,
+                    run.keep_until,
+                )
+                self._keep(kept, is_due=False)
+            return taken
+
+    def _is_taken(self, run_id: str) -> bool:
+        run = self._runs.get(run_id)
+        if run is None:
+            return False
+        is_over = run.keep_until is not None and run.state.ended and run.keep_until <= self.now()
+        return not is_over
+
+    def _replace(self, run: _Kept) -> None:
+        """Another takes the place of this one, which is in no book any more."""
+        if run.state.ended:
+            self._ended.remove(run.id)
+            return
+        was_running = run.state is RunState.RUNNING
+        self._end(run, RunState.CANCELLED, was_running=was_running)
+        self._ended.remove(run.id)
 
     def _keep(self, run: _Kept, *, is_due: bool) -> None:
         """Put a run into the books, and among those to be claimed now or later."""
         if run.id in self._runs:
             return
         self._runs[run.id] = run
-        if run.planned is not None and not run.beside:
-            run.planned.waiting[run.id] = run
+        planned = run.planned
+        if planned is not None and not run.beside:
+            planned.waiting[run.id] = run
+            if planned.admitted >= planned.schedule.most_running:
+                run.admitted = False
+                planned.block(run)
+                return
+            planned.admitted += 1
         if is_due:
             self._make_ready(run)
             return
@@ -344,6 +463,22 @@ class MemoryStore:
             self._later = [entry for entry in self._later if entry[2].state is RunState.PENDING]
             heapify(self._later)
         self._make_wait(run)
+
+    def _admit(self, planned: _Planned) -> None:
+        """Let go what was blocked, as far as that may be."""
+        if not planned.blocked or planned.paused:
+            return
+        blocked, planned.blocked = planned.blocked, deque()
+        for run in blocked:
+            if run.state is not RunState.PENDING:
+                continue
+            if not run.admitted:
+                if planned.admitted >= planned.schedule.most_running:
+                    planned.blocked.append(run)
+                    continue
+                run.admitted = True
+                planned.admitted += 1
+            self._make_wait(run)
 
     def _make_wait(self, run: _Kept) -> None:
         if not self._later:
@@ -365,25 +500,33 @@ class MemoryStore:
             return heappop(ready)[3] if ready else None
         return heappop(later)[2] if later and later[0][0] <= now else None
 
-    async def claim(self, now: datetime, limit: int) -> list[Claim]:
+    async def claim(self, now: datetime, limit: int, worker: Worker) -> list[Claim]:
         with self._lock:
             started_at = now.timestamp()
+            lease_until = None
+            if worker.lease is not None:
+                lease_until = self.now() + timedelta(seconds=worker.lease)
             claims: list[Claim] = []
+            unknown: list[_Kept] = []
             while len(claims) < limit and (run := self._pop_due(now)) is not None:
                 if run.state is not RunState.PENDING:
                     continue
                 planned = run.planned
-                if planned is not None and not run.beside:
-                    if planned.paused or planned.running >= planned.schedule.most_running:
-                        if planned.blocked is None:
-                            planned.blocked = deque()
-                        planned.blocked.append(run)
-                        continue
-                    planned.running += 1
-                    del planned.waiting[run.id]
+                if worker.jobs is not None and run.job not in worker.jobs:
+                    unknown.append(run)
+                    continue
                 if planned is not None:
+                    if not run.beside:
+                        if planned.paused:
+                            planned.block(run)
+                            continue
+                        planned.running += 1
+                        del planned.waiting[run.id]
                     planned.last_run = run
                 run.state = RunState.RUNNING
+                run.worker = worker.id
+                run.lease_until = lease_until
+                run.token += 1
                 run.attempt += 1
                 run.started_at = started_at
                 claims.append(
@@ -395,57 +538,86 @@ class MemoryStore:
                         None if planned is None else planned.schedule,
                         run.retry,
                         run.timeout,
-                        run.attempt,
                         run.at,
+                        worker.id,
+                        run.token,
+                        run.attempt,
+                        run.retries,
+                        run.crashes,
+                        run.place,
                     )
                 )
+            for run in unknown:
+                self._make_wait(run)
             return claims
 
     async def finish(self, ends: Sequence[Finish]) -> list[Finished | None]:
         with self._lock:
             return [self._finish(each) for each in ends]
 
+    async def exchange(
+        self, ends: Sequence[Finish], now: datetime, limit: int, worker: Worker
+    ) -> tuple[list[Finished | None], list[Claim]]:
+        with self._lock:
+            return [self._finish(each) for each in ends], await self.claim(now, limit, worker)
+
     def _finish(self, finish: Finish) -> Finished | None:
-        run = self._runs.get(finish.claim.run_id)
-        if run is None or run.state is not RunState.RUNNING or run.attempt != finish.claim.attempt:
+        claim, again = finish.claim, finish.again
+        run = self._runs.get(claim.run_id)
+        if run is None or not run.is_held_by(claim, claim.worker):
             return None
-        run.ending = finish.ending._replace(load_result=None)  # nobody can ask for it here
-        run.started_at = finish.started_at
         planned = run.planned
-        if planned is not None and not run.beside:
-            planned.running -= 1
-            while planned.blocked and not planned.paused:
-                blocked = planned.blocked.popleft()
-                if blocked.state is RunState.PENDING:
-                    self._make_ready(blocked)
-                    break
-        again = finish.retry_at is not None and not self._is_removed(planned)
-        if finish.retry_at is not None and again:
-            run.state = RunState.PENDING
-            run.at = finish.retry_at
-            if planned is not None and not run.beside:
-                planned.waiting[run.id] = run
-            self._make_wait(run)
+        run.started_at = finish.started_at
+        is_back = again is not None and not self._is_removed(planned)
+        if again is not None and is_back:
+            self._put_back(run, again.at, again.reason, finish.ending, finish.ending.error)
         else:
-            self._end(run, finish.ending.state)
+            run.ending = finish.ending._replace(load_result=None)  # nobody can ask for it here
+            self._end(run, finish.ending.state, was_running=True)
         if planned is None:
-            return Finished(again, 0)
+            return Finished(is_back, 0)
         if finish.next_at is not None and planned.next_at is None and not run.beside:
             planned.next_at = finish.next_at
             if not self._is_removed(planned):
                 self._plan(planned)
-        return Finished(again, planned.failures)
+        return Finished(is_back, planned.failures)
+
+    def _put_back(
+        self,
+        run: _Kept,
+        at: datetime,
+        reason: Reason,
+        ending: Ending | None,
+        error: RunError | None,
+    ) -> None:
+        """Have a run that goes on be started again."""
+        if reason == "release":
+            run.attempt -= 1
+        else:
+            run.remember(reason, ending, error)
+            if ending is not None:
+                run.ending = ending._replace(load_result=None)
+            run.retries += reason == "failure"
+            run.crashes += reason == "crash"
+        planned = run.planned
+        if planned is not None and not run.beside:
+            planned.running -= 1
+            planned.waiting[run.id] = run
+        run.state = RunState.PENDING
+        run.worker = run.lease_until = None
+        run.at = at
+        self._make_wait(run)
 
     def _is_removed(self, planned: _Planned | None) -> bool:
         return planned is not None and self._schedules.get(planned.schedule.id) is not planned
 
-    def _end(self, run: _Kept, state: RunState) -> None:
+    def _end(self, run: _Kept, state: RunState, *, was_running: bool = False) -> None:
         planned = run.planned
         run.state = state
         # What has ended is kept for long, and what it was called with may be large.
         run.args, run.kwargs, run.planned = (), {}, None
+        run.lease_until = None
         if planned is not None:
-            planned.waiting.pop(run.id, None)
             if state is RunState.COMPLETED:
                 planned.completed += 1
                 planned.failures = 0
@@ -454,9 +626,79 @@ class MemoryStore:
                 planned.failures += 1
             else:
                 planned.cancelled += 1
+            if not run.beside:
+                if was_running:
+                    planned.running -= 1
+                else:
+                    planned.waiting.pop(run.id, None)
+                if run.admitted:
+                    planned.admitted -= 1
+                    self._admit(planned)
         self._ended.append(run.id)
         if len(self._ended) > _MOST_ENDED:
             del self._runs[self._ended.popleft()]
+
+    # Leases
+
+    async def renew(self, holds: Sequence[Hold], worker: Worker) -> Renewal:
+        with self._lock:
+            lost, to_stop = [], []
+            until = None
+            if worker.lease is not None:
+                until = self.now() + timedelta(seconds=worker.lease)
+            for hold in holds:
+                run = self._runs.get(hold.run_id)
+                if run is None or not run.is_held_by(hold, worker.id):
+                    lost.append(hold)
+                    continue
+                run.lease_until = until
+                if run.to_stop:
+                    to_stop.append(hold)
+            return Renewal(lost, to_stop)
+
+    async def rescue(self, most_crashes: int) -> list[Rescued]:
+        with self._lock:
+            now = self.now()
+            return [
+                self._rescue(run, now, most_crashes)
+                for run in list(self._runs.values())
+                if run.state is RunState.RUNNING
+                and run.lease_until is not None
+                and run.lease_until < now
+            ]
+
+    def _rescue(self, run: _Kept, now: datetime, most_crashes: int) -> Rescued:
+        error = RunError(LEASE_LOST, f"worker {run.worker} was not heard of any more")
+        if run.to_stop or run.crashes + 1 >= most_crashes or self._is_removed(run.planned):
+            run.ending = Ending(RunState.FAILED, error, ended_at=now.timestamp())
+            run.crashes += 1
+            state = RunState.CANCELLED if run.to_stop else RunState.FAILED
+            self._plan_after(run, now)
+            self._end(run, state, was_running=True)
+        else:
+            self._put_back(run, now, "crash", None, error)
+        return Rescued(run.id, run.job, run.state, run.crashes)
+
+    def _plan_after(self, run: _Kept, now: datetime) -> None:
+        """The end of a run of a schedule that counts from there."""
+        planned = run.planned
+        if (
+            planned is not None
+            and planned.schedule.counts_from_end
+            and planned.next_at is None
+            and not run.beside
+            and not self._is_removed(planned)
+        ):
+            planned.next_at = planned.schedule.first_after(now)
+            self._plan(planned)
+
+    async def ask_to_stop(self, run_id: str) -> bool:
+        with self._lock:
+            run = self._runs.get(run_id)
+            if run is None or run.state is not RunState.RUNNING:
+                return False
+            run.to_stop = True
+            return True
 
     async def cancel(self, run_id: str) -> bool:
         with self._lock:
@@ -466,26 +708,47 @@ class MemoryStore:
             self._end(run, RunState.CANCELLED)
             return True
 
-    async def set_back(self, now: datetime, by: timedelta) -> None:
+    async def forget(self, retention: Retention) -> int:
+        """Nothing: as many ended runs are kept as there is room for, and no more."""
+        return 0
+
+    async def waiting_for_others(self, worker: Worker) -> dict[str, int]:
+        now, jobs = self.now(), worker.jobs
+        with self._lock:
+            return Counter(
+                run.job
+                for run in self._runs.values()
+                if run.state is RunState.PENDING
+                and run.at <= now
+                and jobs is not None
+                and run.job not in jobs
+            )
+
+    async def set_back(self, now: datetime, by: timedelta) -> bool:
         with self._lock:
             waiting = [entry for entry in self._later if entry[2].state is RunState.PENDING]
             for _, _, run in waiting:
                 run.at -= by
             self._later = [(run.at, order, run) for _, order, run in waiting]
             heapify(self._later)
+        return True
 
     async def run(self, run_id: str) -> RunRecord | None:
         with self._lock:
             run = self._runs.get(run_id)
             return None if run is None else run.record()
 
-    async def runs(self, schedule_id: str | None = None, limit: int = 100) -> list[RunRecord]:
+    async def runs(
+        self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
+    ) -> list[RunRecord]:
         with self._lock:
             found: list[RunRecord] = []
             for run in reversed(self._runs.values()):
                 if len(found) == limit:
                     break
-                if schedule_id is None or run.schedule_id == schedule_id:
+                if schedule_id is not None and run.schedule_id != schedule_id:
+                    continue
+                if state is None or run.state is state:
                     found.append(run.record())
             return found
 

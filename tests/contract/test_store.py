@@ -9,13 +9,14 @@ import pytest
 
 from job_scheduler.retry import RetryPolicy
 from job_scheduler.run import Ending, RunError, RunState
-from job_scheduler.schedule import Missed, Schedule, plan
-from job_scheduler.stores.base import Advance, Finish, Finished, NewRun
+from job_scheduler.schedule import ConflictResolution, Missed, Schedule, plan
+from job_scheduler.stores.base import Advance, Again, Finish, Finished, NewRun, Worker
 from job_scheduler.stores.memory import MemoryStore
 from job_scheduler.triggers import Interval
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 SECOND = timedelta(seconds=1)
+ANYBODY = Worker("anybody")
 COMPLETED = Ending(RunState.COMPLETED, ended_at=1.0)
 ENDED = Finished(again=False, failures=0)
 AGAIN = Finished(again=True, failures=0)
@@ -53,8 +54,13 @@ def decide(due, now):
     return [Advance(each, plan(each.schedule, each.instant, each.active, now)) for each in due]
 
 
+async def enqueue(store, *runs, on_conflict=ConflictResolution.RAISE):
+    """Whether the runs are kept; they are not if one of their ids is taken."""
+    return not await store.enqueue(runs, on_conflict)
+
+
 async def claim_ids(store, seconds, limit=100):
-    return [claim.run_id for claim in await store.claim(at(seconds), limit)]
+    return [claim.run_id for claim in await store.claim(at(seconds), limit, ANYBODY)]
 
 
 class TestSchedules:
@@ -89,7 +95,7 @@ class TestSchedules:
             decisions = decide(await store.due(at(1), 10), at(1))
             await store.advance(decisions, at(1))
             await store.advance(decisions, at(1))  # another worker had decided the same
-            assert len(await store.claim(at(1), 10)) == 1
+            assert len(await store.claim(at(1), 10, ANYBODY)) == 1
             assert (await store.schedule("s")).next_at == at(10)
 
         run(story())
@@ -124,11 +130,11 @@ class TestSchedules:
             assert await store.pause("s")
             assert (await store.schedule("s")).paused
             assert await store.due(at(100), 10) == []
-            assert await store.next_instant() is None
+            assert await store.next_instant(ANYBODY) is None
             gap = Missed(at(0), at(100), 11, "paused")
             assert await store.resume("s", at(105), gap)
             assert (await store.schedule("s")).gaps == (gap,)
-            assert await store.next_instant() == at(105)
+            assert await store.next_instant(ANYBODY) == at(105)
             assert len(await store.due(at(105), 10)) == 1
             assert not await store.pause("unknown")
             assert not await store.resume("unknown", at(0), None)
@@ -140,7 +146,7 @@ class TestSchedules:
             await store.add(schedule(), at(0))
             await advance(store, at(0))
             await store.pause("s")
-            assert await store.claim(at(1), 10) == []
+            assert await store.claim(at(1), 10, ANYBODY) == []
             await store.resume("s", at(10), None)
             assert await claim_ids(store, 1) == [schedule().run_id(at(0))]
 
@@ -150,7 +156,7 @@ class TestSchedules:
         async def story():
             await store.add(schedule(overlap=2), at(0))
             await advance(store, at(0))
-            [going] = await store.claim(at(0), 10)
+            [going] = await store.claim(at(0), 10, ANYBODY)
             await advance(store, at(10))
             waiting = schedule().run_id(at(10))
             assert await store.remove("s") == [waiting]
@@ -166,11 +172,11 @@ class TestSchedules:
         async def story():
             await store.add(schedule(retry=RetryPolicy(3)), at(0))
             await advance(store, at(0))
-            [claim] = await store.claim(at(0), 10)
+            [claim] = await store.claim(at(0), 10, ANYBODY)
             await store.remove("s")
-            [held] = await store.finish([Finish(claim, FAILED, retry_at=at(1))])
+            [held] = await store.finish([Finish(claim, FAILED, again=Again(at(1), "failure"))])
             assert not held.again
-            assert await store.claim(at(100), 10) == []
+            assert await store.claim(at(100), 10, ANYBODY) == []
             assert (await store.run(claim.run_id)).state == "failed"
 
         run(story())
@@ -179,7 +185,7 @@ class TestSchedules:
         async def story():
             await store.add(schedule(counts_from_end=True), at(0))
             await advance(store, at(0))
-            [claim] = await store.claim(at(0), 10)
+            [claim] = await store.claim(at(0), 10, ANYBODY)
             assert (await store.schedule("s")).next_at is None
             await store.finish([Finish(claim, COMPLETED, next_at=at(17))])
             assert (await store.schedule("s")).next_at == at(17)
@@ -191,9 +197,9 @@ class TestSchedules:
 class TestRuns:
     def test_wait_for_their_time(self, store, run):
         async def story():
-            assert await store.enqueue(new_run("a", 5))
-            assert not await store.enqueue(new_run("a", 1))
-            assert await store.next_instant() == at(5)
+            assert await enqueue(store, new_run("a", 5))
+            assert not await enqueue(store, new_run("a", 1))
+            assert await store.next_instant(ANYBODY) == at(5)
             assert await claim_ids(store, 4.9) == []
             assert await claim_ids(store, 5) == ["a"]
             assert await claim_ids(store, 5) == []
@@ -202,10 +208,10 @@ class TestRuns:
 
     def test_are_taken_by_priority_then_by_time(self, store, run):
         async def story():
-            await store.enqueue(new_run("young", 2))
-            await store.enqueue(new_run("old", 1))
-            await store.enqueue(new_run("urgent", 3, priority=1))
-            await store.enqueue(new_run("not yet", 9, priority=0))
+            await enqueue(store, new_run("young", 2))
+            await enqueue(store, new_run("old", 1))
+            await enqueue(store, new_run("urgent", 3, priority=1))
+            await enqueue(store, new_run("not yet", 9, priority=0))
             assert await claim_ids(store, 5, limit=2) == ["urgent", "old"]
             assert await claim_ids(store, 5) == ["young"]
 
@@ -214,10 +220,10 @@ class TestRuns:
     def test_carry_what_they_were_given(self, store, run):
         async def story():
             retry = RetryPolicy(2)
-            await store.enqueue(
-                new_run("a", args=(1, 2), kwargs={"b": 3}, retry=retry, timeout=7.0)
+            await enqueue(
+                store, new_run("a", args=(1, 2), kwargs={"b": 3}, retry=retry, timeout=7.0)
             )
-            [claim] = await store.claim(at(0), 1)
+            [claim] = await store.claim(at(0), 1, ANYBODY)
             assert (claim.job, claim.args, claim.kwargs) == ("j", (1, 2), {"b": 3})
             assert (claim.retry, claim.timeout, claim.attempt) == (retry, 7.0, 1)
             assert claim.schedule is None
@@ -229,7 +235,7 @@ class TestRuns:
             await store.add(schedule(overlap="queue"), at(0))
             await store.add(schedule("other"), at(10))
             await advance(store, at(0))
-            [first] = await store.claim(at(0), 10)
+            [first] = await store.claim(at(0), 10, ANYBODY)
             await advance(store, at(10))
             assert await claim_ids(store, 10) == [schedule("other").run_id(at(10))]
             await store.finish([Finish(first, COMPLETED)])
@@ -241,7 +247,7 @@ class TestRuns:
         async def story():
             await store.add(schedule(catch_up="all"), at(0))
             await advance(store, at(20))
-            [first] = await store.claim(at(20), 10)
+            [first] = await store.claim(at(20), 10, ANYBODY)
             assert await store.cancel(schedule().run_id(at(10)))
             await store.finish([Finish(first, COMPLETED)])
             assert await claim_ids(store, 20) == [schedule().run_id(at(20))]
@@ -252,8 +258,8 @@ class TestRuns:
         async def story():
             await store.add(schedule(), at(0))
             await advance(store, at(0))
-            await store.enqueue(new_run("beside", schedule_id="s", beside=True))
-            claims = await store.claim(at(0), 10)
+            await enqueue(store, new_run("beside", schedule_id="s", beside=True))
+            claims = await store.claim(at(0), 10, ANYBODY)
             assert len(claims) == 2
             assert (await store.schedule("s")).running == 1
             await store.finish([Finish(claim, COMPLETED) for claim in claims])
@@ -264,8 +270,8 @@ class TestRuns:
 
     def test_end_as_they_ended(self, store, run):
         async def story():
-            await store.enqueue(new_run("a"))
-            [claim] = await store.claim(at(0), 1)
+            await enqueue(store, new_run("a"))
+            [claim] = await store.claim(at(0), 1, ANYBODY)
             assert (await store.run("a")).state == "running"
             ending = Ending(RunState.FAILED, RunError("E", "x"), -9, 12.5, 1000, 0.5, "oh")
             assert await store.finish([Finish(claim, ending, 11.5)]) == [ENDED]
@@ -282,14 +288,16 @@ class TestRuns:
 
     def test_are_tried_again_with_their_attempt_counted(self, store, run):
         async def story():
-            await store.enqueue(new_run("a"))
-            [first] = await store.claim(at(0), 1)
-            assert await store.finish([Finish(first, FAILED, retry_at=at(8))]) == [AGAIN]
+            await enqueue(store, new_run("a"))
+            [first] = await store.claim(at(0), 1, ANYBODY)
+            assert await store.finish([Finish(first, FAILED, again=Again(at(8), "failure"))]) == [
+                AGAIN
+            ]
             record = await store.run("a")
             assert (record.state, record.attempt, record.ended_at) == ("pending", 1, None)
             assert str(record.error) == "E: x"
             assert await claim_ids(store, 7) == []
-            [second] = await store.claim(at(8), 1)
+            [second] = await store.claim(at(8), 1, ANYBODY)
             assert second.attempt == 2
             assert await store.finish([Finish(first, COMPLETED)]) == [None]  # the old claim
             assert await store.finish([Finish(second, COMPLETED)]) == [ENDED]
@@ -298,14 +306,14 @@ class TestRuns:
 
     def test_that_wait_can_be_cancelled(self, store, run):
         async def story():
-            await store.enqueue(new_run("a", 5))
+            await enqueue(store, new_run("a", 5))
             assert await store.cancel("a")
             assert not await store.cancel("a")
             assert not await store.cancel("unknown")
             assert await claim_ids(store, 10) == []
             assert (await store.run("a")).state == "cancelled"
-            await store.enqueue(new_run("b"))
-            await store.claim(at(0), 1)
+            await enqueue(store, new_run("b"))
+            await store.claim(at(0), 1, ANYBODY)
             assert not await store.cancel("b")
 
         run(story())
@@ -318,7 +326,7 @@ class TestRuns:
                 before = (await store.schedule("s")).last_run
                 await advance(store, at(10 * number))
                 assert (await store.schedule("s")).last_run == before  # it has not started
-                [claim] = await store.claim(at(10 * number), 10)
+                [claim] = await store.claim(at(10 * number), 10, ANYBODY)
                 assert (await store.schedule("s")).active == 1
                 [held] = await store.finish([Finish(claim, ending)])
                 failures.append(held.failures)
@@ -334,7 +342,7 @@ class TestRuns:
         async def story():
             await store.add(schedule(), at(0))
             for number in range(5):
-                await store.enqueue(new_run(str(number)))
+                await enqueue(store, new_run(str(number)))
             await advance(store, at(0))
             assert [record.id for record in await store.runs(limit=3)] == [
                 schedule().run_id(at(0)),
@@ -361,21 +369,21 @@ def test_random_stories_keep_the_books_right(store, run, seeded):
             elif what < 0.07:
                 await store.remove(name)
             elif what < 0.12:
-                await store.enqueue(new_run(f"r{step}", step + seeded.randint(0, 20)))
+                await enqueue(store, new_run(f"r{step}", step + seeded.randint(0, 20)))
             elif what < 0.2 and going:
                 await store.cancel(seeded.choice(claimed))
             elif what < 0.5 and going:
                 claim = going.pop(seeded.randrange(len(going)))
-                again = at(step + 5) if seeded.random() < 0.3 else None
+                again = Again(at(step + 5), "failure") if seeded.random() < 0.3 else None
                 ending = seeded.choice([COMPLETED, FAILED])
-                held = await store.finish([Finish(claim, ending, retry_at=again)])
+                held = await store.finish([Finish(claim, ending, again=again)])
                 assert held != [None]
                 assert (await store.run(claim.run_id)).state.ended is not held[0].again
                 if not held[0].again:
                     ended.add(claim.run_id)
             else:
                 await advance(store, now)
-                for claim in await store.claim(now, seeded.randint(0, 5)):
+                for claim in await store.claim(now, seeded.randint(0, 5), ANYBODY):
                     assert claim.run_id not in ended
                     assert claim.run_id not in {other.run_id for other in going}
                     going.append(claim)
@@ -398,17 +406,19 @@ def test_random_runs_are_claimed_by_priority_then_by_age(store, run, seeded):
             if seeded.random() < 0.6:
                 name, due = f"r{step}", step + seeded.choice([0, 0, 3, 7])
                 priority = 5 if seeded.random() < 0.8 else seeded.randint(1, 9)
-                await store.enqueue(new_run(name, due, priority=priority))
+                await enqueue(store, new_run(name, due, priority=priority))
                 waiting[name] = (priority, due, step)
             due_now = sorted((key, name) for name, key in waiting.items() if key[1] <= step)
             limit = seeded.randint(0, 2)
-            claims = await store.claim(at(step), limit)
+            claims = await store.claim(at(step), limit, ANYBODY)
             expected = [key[:2] for key, _ in due_now[:limit]]
             assert [waiting[claim.run_id][:2] for claim in claims] == expected
             for claim in claims:
                 priority = waiting.pop(claim.run_id)[0]
                 if seeded.random() < 0.3:
-                    await store.finish([Finish(claim, FAILED, retry_at=at(step + 4))])
+                    await store.finish(
+                        [Finish(claim, FAILED, again=Again(at(step + 4), "failure"))]
+                    )
                     waiting[claim.run_id] = (priority, step + 4, step)
 
     run(story())

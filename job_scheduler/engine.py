@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
 from collections import deque
 from datetime import timedelta
@@ -18,14 +19,14 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler import instants
 from job_scheduler.durations import describe_duration
+from job_scheduler.engine_log import log_end, log_gap, log_held_up, log_waiting
 from job_scheduler.errors import ShutdownError
 from job_scheduler.executors.starter import Starter
 from job_scheduler.launcher.ending import log_failure
 from job_scheduler.log import tell
 from job_scheduler.run import Ending, Run, RunError, RunState
-from job_scheduler.schedule import Missed, after_set_back, plan
-from job_scheduler.scheduler_log import log_end, log_gap, log_held_up, log_waiting
-from job_scheduler.stores.base import Advance, Finish, NewRun
+from job_scheduler.schedule import ConflictResolution, Missed, after_set_back, plan
+from job_scheduler.stores.base import Advance, Again, Finish, NewRun, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,14 +88,13 @@ class _Attempt:
         return self.run is None or self.run.cancel()
 
 
-class Scheduler:
+class Engine:
     """Does what is due in a store, on executors.
 
     Args:
         store: where schedules and runs are kept.
         executors: gives the executor for a place.
         max_concurrent_jobs: how many runs go on at one time; None: as many as are due.
-        clock: gives the instant it is, in UTC.
         observer: told when runs start and end here.
         longest_sleep: seconds after which the loop looks up in any case: the clock may have
             been set, or a row changed by hand.
@@ -106,7 +106,6 @@ class Scheduler:
         executors: Callable[[Place], Executor],
         *,
         max_concurrent_jobs: int | None = None,
-        clock: Callable[[], datetime] = instants.now,
         observer: Observer | None = None,
         longest_sleep: float = 5.0,
     ) -> None:
@@ -114,9 +113,9 @@ class Scheduler:
         self._open_executor = executors
         self._executors: dict[Place, Executor] = {}
         self._most = max_concurrent_jobs
-        self._clock = clock
         self._observer = observer
         self._longest_sleep = longest_sleep
+        self._worker = Worker(os.urandom(8).hex())
         self._targets: dict[str, Target] = {}
         self._running: dict[str, _Attempt] = {}
         self._ended: deque[_Attempt] = deque()
@@ -193,7 +192,7 @@ class Scheduler:
         """Whether runs go on, or have ended and are not recorded."""
         return bool(self._running)
 
-    async def __aenter__(self) -> Scheduler:
+    async def __aenter__(self) -> Engine:
         await self.start()
         return self
 
@@ -215,7 +214,7 @@ class Scheduler:
 
     async def add(self, schedule: Schedule, target: Target, first: datetime | None = None) -> bool:
         """Plan a schedule, from ``first`` on or from now; False if there is one with its id."""
-        next_at = schedule.first_after(self._clock()) if first is None else first
+        next_at = schedule.first_after(self.store.now()) if first is None else first
         if next_at is not None and schedule.end is not None and next_at > schedule.end:
             next_at = None
         if schedule.id not in self._targets:  # before the store has it: it may be due at once
@@ -246,7 +245,7 @@ class Scheduler:
         if record is None:
             return False
         if record.paused:
-            now, next_at, gap = self._clock(), record.next_at, None
+            now, next_at, gap = self.store.now(), record.next_at, None
             if next_at is not None and next_at <= now:
                 last, number = record.schedule.trigger.last_from(next_at, now, 1)
                 gap = Missed(next_at, last[-1], number, "paused")
@@ -260,7 +259,7 @@ class Scheduler:
     async def enqueue(self, run: NewRun, target: Target) -> bool:
         """Plan one run; False if there is one with its id."""
         self._targets[run.id] = target
-        if not await self.store.enqueue(run):
+        if await self.store.enqueue([run], ConflictResolution.RAISE):
             return False
         self._expect(run.at)
         return True
@@ -278,6 +277,10 @@ class Scheduler:
             return False
         self._targets.pop(run_id, None)
         return True
+
+    async def next_instant(self) -> datetime | None:
+        """When something will be due next."""
+        return await self.store.next_instant(self._worker)
 
     def target_of(self, schedule_id: str) -> Target:
         """What a schedule runs."""
@@ -312,7 +315,7 @@ class Scheduler:
         if not self._accepting:
             await self._end_runs()
             return None
-        now = self._clock()
+        now = self.store.now()
         due = await self.store.due(now, _AT_ONE_TIME)
         if self._ended and any(each.active >= each.schedule.most_active for each in due):
             await self._end_runs()  # perhaps theirs: then nothing is overlapped
@@ -320,7 +323,7 @@ class Scheduler:
         if due:
             await self._advance(due, now)
         room = self._room()
-        claims = await self.store.claim(now, room) if room else []
+        claims = await self.store.claim(now, room, self._worker) if room else []
         if "thread" in [self._start(claim) for claim in claims]:
             time.sleep(_BREATH)
         # What is due goes before what has ended, but not for long: runs that are not recorded
@@ -350,7 +353,7 @@ class Scheduler:
 
     async def _next_look(self, now: datetime) -> datetime | None:
         """When to look again: a little before something is due, or just then."""
-        instant = await self.store.next_instant()
+        instant = await self.store.next_instant(self._worker)
         return instant - _SOON if instant is not None and instant > now + _SOON else instant
 
     def _room(self) -> int:
@@ -380,12 +383,12 @@ class Scheduler:
         assert self._loop is not None
         seconds = self._longest_sleep
         if until is not None:
-            seconds = min(seconds, (until - self._clock()).total_seconds())
+            seconds = min(seconds, (until - self.store.now()).total_seconds())
         deadline = self._loop.time() + max(0.0, seconds)
         if seconds <= 0:
             await asyncio.sleep(0)
         else:
-            self._sleeping_until = until or self._clock() + timedelta(days=1)
+            self._sleeping_until = until or self.store.now() + timedelta(days=1)
             self._tell_of_waiting()
             await self._wait_for_news(deadline)
         late = self._loop.time() - deadline
@@ -437,7 +440,7 @@ class Scheduler:
         """Go on as before when the clock was set back: what counts elapsed time does not stop."""
         assert self._loop is not None
         read_before = self._loop.time()
-        now = self._clock()
+        now = self.store.now()
         if self._loop.time() - read_before > _SET_BACK.total_seconds() / 2:
             return  # held up between the two clocks: look again later
         offset = now - instants.EPOCH - timedelta(seconds=read_before)
@@ -446,7 +449,8 @@ class Scheduler:
             return
         by = before - offset
         tell(logging.WARNING, "the clock was set back by %s", describe_duration(by))
-        await self.store.set_back(now, by)
+        if not await self.store.set_back(now, by):
+            return
         for record in await self.store.schedules():
             if record.next_at is None:
                 continue
@@ -530,17 +534,18 @@ class Scheduler:
         assert run is not None
         ending = run._ending
         assert ending is not None
-        retry_at = next_at = None
+        again = next_at = None
         if ending.state is RunState.FAILED and self._accepting and not attempt.cancelled:
             policy = claim.retry
             if policy is None and attempt.target is not None:
                 policy = attempt.target.retry
             kinds = () if ending.error is None else (ending.error.type, *ending.error.bases)
-            if policy is not None and policy.wants(claim.attempt - 1, kinds):
-                retry_at = self._clock() + policy.delay_before(claim.attempt)
-        if claim.schedule is not None and claim.schedule.counts_from_end and retry_at is None:
-            next_at = claim.schedule.first_after(self._clock())
-        return Finish(claim, ending, run._started_at, retry_at, next_at), attempt
+            if policy is not None and policy.wants(claim.retries, kinds):
+                delay = policy.delay_before(claim.retries + 1)
+                again = Again(self.store.now() + delay, "failure")
+        if claim.schedule is not None and claim.schedule.counts_from_end and again is None:
+            next_at = claim.schedule.first_after(self.store.now())
+        return Finish(claim, ending, run._started_at, again, next_at), attempt
 
     async def _pause_after(self, schedule: Schedule | None, failures: int) -> None:
         most = None if schedule is None else schedule.pause_on_failures

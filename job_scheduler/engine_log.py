@@ -44,7 +44,7 @@ def log_end(finish: Finish, again: bool) -> None:
             "job %r: attempt %d has failed, the next is at %s (run %s)",
             claim.job,
             claim.attempt,
-            finish.retry_at,
+            None if finish.again is None else finish.again.at,
             claim.run_id,
         )
     elif logger.isEnabledFor(logging.INFO):

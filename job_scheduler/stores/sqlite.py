@@ -1,4 +1,4 @@
-"""A store in an SQLite file: what was accepted is on the disk, and one machine's processes share it.
+"""A store in an SQLite file: what is accepted is on the disk, and processes may share it.
 
 All that speaks to the file is a step on one thread (``sqlite_writer``), which any thread may wait
 for; the methods here are the same for an event loop. The steps on schedules are in

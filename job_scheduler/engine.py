@@ -178,6 +178,7 @@ class Engine:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        await self._end_runs()  # it may have been at that
 
     def stop_starting(self) -> None:
         """Start nothing more; what goes on goes on. From any thread."""

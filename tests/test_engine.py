@@ -28,7 +28,9 @@ def simulate(request, tmp_path):
 
 @pytest.fixture
 def simulation(simulate):
-    return simulate()
+    simulation = simulate()
+    yield simulation
+    simulation.loop.close()  # of a test that was skipped
 
 
 def schedule(name, trigger, **policies):
@@ -91,12 +93,13 @@ class TestTime:
             await add(simulation, schedule("a", Cron("30 2 * * *", "Europe/Berlin")))
             await add(simulation, schedule("b", Cron("0 */6 * * *", "America/New_York")))
             await add(simulation, every("c", 8 * 3600))
-            await asyncio.sleep(3653 * DAY)
+            await asyncio.sleep(days * DAY - 1)
 
+        days = 100 if simulation.store.durable else 3653
         simulation.run(story)
-        assert len(simulation.starts("a")) == 3653
-        assert len(simulation.starts("c")) == 3653 * 3 - 1
-        assert len(simulation.starts("b")) == 3653 * 4
+        assert len(simulation.starts("a")) == days
+        assert len(simulation.starts("c")) == days * 3 - 1
+        assert len(simulation.starts("b")) == days * 4
 
     def test_jitter_comes_later_and_skips_nothing(self, simulation):
         async def story():
@@ -345,6 +348,9 @@ class Broken(Trigger):
 
 class TestTheLoop:
     def test_one_that_cannot_be_planned_is_paused_alone(self, simulation, caplog):
+        if simulation.store.durable:
+            pytest.skip("refuses triggers that it cannot write down")
+
         async def story():
             await add(simulation, schedule("broken", Broken()), first=10)
             await add(simulation, every("a", 10))
@@ -408,6 +414,8 @@ class TestTheLoop:
             simulation.engine._turn = counted
             for number in range(1000):
                 await add(simulation, every(str(number), 10 * DAY))
+            await asyncio.sleep(1)
+            turns = 0
             await asyncio.sleep(5 * DAY)
 
         simulation.run(story)
@@ -430,9 +438,10 @@ class TestTheLoop:
         simulation = simulate(max_concurrent_jobs=1)
 
         async def story():
+            soon = START + timedelta(seconds=1)
             for number, priority in enumerate([5, 5, 1, 9]):
                 name = f"{priority}-{number}"
-                new = NewRun(id=name, job=name, at=START, priority=priority)
+                new = NewRun(id=name, job=name, at=soon, priority=priority)
                 await simulation.engine.enqueue(new, simulation.job(name, takes=1))
             await asyncio.sleep(10)
 

@@ -101,7 +101,7 @@ class SqliteStore:
         await self._read(lambda _: None)
 
     async def close(self) -> None:
-        await asyncio.to_thread(self._writer.close)
+        await self._wait(self._writer.close())
 
     async def listen(self, wake: Callable[[], None], renew: Callable[[], None]) -> None:
         self._writer.listen(wake, renew)

@@ -84,7 +84,8 @@ class Writer:
         """Held while the connection is used."""
         self._steps: list[_Step] = []
         self._thread: threading.Thread | None = None
-        self._closing = False
+        self._closed: list[Future[None]] = []
+        """Who waits for the end of the thread."""
         self._listeners: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._seen: int | None = None
         self._seen_stops: frozenset[str] = frozenset()
@@ -104,9 +105,7 @@ class Writer:
         self._notice_fork()
         with self._changed:
             self._steps.append(_Step(work, writes, tells, future))
-            if self._thread is None or self._closing:
-                self._start()
-            self._changed.notify()
+            self._start()
         return future
 
     def listen(self, wake: Callable[[], None], renew: Callable[[], None]) -> None:
@@ -114,50 +113,60 @@ class Writer:
         self._notice_fork()
         with self._changed:
             self._listeners.append((wake, renew))
-            if self._thread is None or self._closing:
-                self._start()
-            self._changed.notify()
+            self._start()
 
     def tell_to_renew(self) -> None:
         """Have the listeners renew: a run of theirs is to be stopped."""
         for _, renew in tuple(self._listeners):
             _hint(renew)
 
-    def close(self) -> None:
+    def close(self) -> Future[None]:
         """Do what was asked for before, then let go of the file; a later step opens it anew."""
+        closed: Future[None] = Future()
         self._notice_fork()
         with self._changed:
-            thread, self._closing = self._thread, True
             self._listeners.clear()
-            self._changed.notify()
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            if self._thread is None:
+                closed.set_result(None)
+            else:
+                self._closed.append(closed)
+                self._changed.notify()
+        return closed
 
     def _start(self) -> None:
-        before, self._closing = self._thread, False
-        self._thread = threading.Thread(
-            target=self._serve, args=(before,), name="job_scheduler-store", daemon=True
-        )
-        self._thread.start()
+        """Have the thread look at what there is to do; it may not have begun, or have ended."""
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._serve, name="job_scheduler-store", daemon=True
+            )
+            self._thread.start()
+        self._changed.notify()
 
     # The thread
 
-    def _serve(self, before: threading.Thread | None) -> None:
-        if before is not None:
-            before.join()
+    def _serve(self) -> None:
         while True:
             with self._changed:
-                if not self._steps and not self._closing:
+                if not self._steps and not self._closed:
                     self._changed.wait(_LOOK if self._listeners else None)
                 group, self._steps = self._steps[:_MOST], self._steps[_MOST:]
-                if not group and self._closing:
-                    break
+                if not group and self._closed:
+                    self._end()
+                    return
             if group:
                 self._do(group)
             if self._listeners and time.monotonic() - self._looked_at > _LOOK:
                 self._look_around()
+
+    def _end(self) -> None:
+        """Let go of the file; whoever asks for something later gets another thread."""
         with self._using:
             self._let_go()
+        self._thread = None
+        closed, self._closed = self._closed, []
+        for each in closed:
+            if each.set_running_or_notify_cancel():
+                each.set_result(None)
 
     def _do(self, group: list[_Step]) -> None:
         group = [step for step in group if step.future.set_running_or_notify_cancel()]

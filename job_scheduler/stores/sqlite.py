@@ -354,10 +354,12 @@ def _enqueue_within(
             raise InvalidOptionError("connection is in no transaction; execute 'BEGIN' first")
         connection.execute("BEGIN IMMEDIATE")
     connection.execute("SAVEPOINT runs")
+    factory, connection.row_factory = connection.row_factory, None
     try:
         return sqlite_runs.enqueue(connection, runs, on_conflict, now)
     except BaseException:
         connection.execute("ROLLBACK TO runs")
         raise
     finally:
+        connection.row_factory = factory
         connection.execute("RELEASE runs")

@@ -111,7 +111,24 @@ COLUMNS: Final = ", ".join(Row._fields)
 """In the order of :class:`Row`."""
 
 
-def claim_of(row: Row, schedule: Schedule | None) -> Claim:
+class Taken(NamedTuple):
+    """A run as far as the claim of it tells."""
+
+    rowid: int
+    job_id: str
+    job_name: str
+    task_data: str | None
+    schedule_number: int | None
+    options: str | None
+    max_retries: int
+    execution_time: int
+    token: int
+    attempt: int
+    retry_count: int
+    crashes: int
+
+
+def claim_of(row: Taken, worker: str, schedule: Schedule | None) -> Claim:
     """A row that is claimed; raises ``ValueError`` or ``TypeError`` if it cannot be read."""
     args, kwargs = ((), {}) if row.task_data == "{}" else decode(row.task_data)
     retry, timeout, place = rows.options_of(row.options, row.max_retries)
@@ -124,7 +141,7 @@ def claim_of(row: Row, schedule: Schedule | None) -> Claim:
         retry,
         timeout,
         instant(row.execution_time),
-        row.worker_id or "",
+        worker,
         row.token,
         row.attempt,
         row.retry_count,

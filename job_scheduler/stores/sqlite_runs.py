@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from itertools import repeat
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from job_scheduler.run import Ending, RunError, RunState
@@ -20,6 +22,7 @@ from job_scheduler.stores.sqlite_rows import (
     COLUMNS,
     Planned,
     Row,
+    Taken,
     claim_of,
     instant,
     micros,
@@ -163,7 +166,7 @@ _CLAIM: Final = f"""
     UPDATE scheduled_jobs SET status = 'running', worker_id = ?, started_at = ?,
         last_heartbeat = ?, lease_until = ?, lease_ends = ?,
         token = token + 1, attempt = attempt + 1
-    WHERE rowid IN (%s) RETURNING {COLUMNS}"""
+    WHERE rowid IN (%s) RETURNING {", ".join(Taken._fields)}"""
 
 _CLAIM_ANY: Final = _CLAIM % DUE
 _CLAIM_KNOWN: Final = _CLAIM % DUE_OF_KNOWN
@@ -189,53 +192,35 @@ def claim(
 ) -> list[Claim]:
     """Take due runs."""
     claims: list[Claim] = []
-    known = known_text(worker)
+    at, known = micros(now), known_text(worker)
+    statement = _CLAIM_ANY if known is None else _CLAIM_KNOWN
+    written = (worker.id, at, *lease)
     for priority in priorities(db):
-        while len(claims) < limit:
-            taken = _take(db, now, priority, limit - len(claims), worker, lease, known)
-            for row in taken:
-                claims += _read_claim(db, row, lease.heartbeat)
-            if len(taken) < limit - len(claims) or not taken:
-                break
+        which = (priority, at) if known is None else (priority, at, known)
+        found = db.execute(statement, (*written, *which, limit - len(claims))).fetchall()
+        for row in sorted(found, key=_BY_AGE):
+            claims += _read_claim(db, Taken(*row), worker, lease.heartbeat)
         if len(claims) >= limit:
             break
     return claims
 
 
-def _take(
-    db: sqlite3.Connection,
-    now: datetime,
-    priority: int,
-    limit: int,
-    worker: Worker,
-    lease: Lease,
-    known: str | None,
-) -> list[Row]:
-    """Claim runs of one priority, the oldest first."""
-    at = micros(now)
-    which: tuple[Any, ...] = (priority, at) if known is None else (priority, at, known)
-    found = db.execute(
-        _CLAIM_ANY if known is None else _CLAIM_KNOWN,
-        (worker.id, at, lease.heartbeat, lease.until, lease.ends, *which, limit),
-    ).fetchall()
-    return sorted((Row(*row) for row in found), key=_by_age)
+_BY_AGE: Final = itemgetter(Taken._fields.index("execution_time"), Taken._fields.index("rowid"))
 
 
-def _by_age(row: Row) -> tuple[int, int]:
-    return row.execution_time, row.rowid
-
-
-def _read_claim(db: sqlite3.Connection, row: Row, now: int) -> list[Claim]:
+def _read_claim(db: sqlite3.Connection, row: Taken, worker: Worker, now: int) -> list[Claim]:
     """The claim of a row; none, and a failed run, if it was made by hand and cannot be read."""
     planned = planned_by_number(db, row.schedule_number)
     if planned is not None:
         db.execute("UPDATE schedules SET last_run = ? WHERE id = ?", (row.job_id, planned.number))
     try:
-        return [claim_of(row, None if planned is None else planned.schedule)]
+        return [claim_of(row, worker.id, None if planned is None else planned.schedule)]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         said = RunError(type(error).__name__, f"its row cannot be read: {error}")
-        _end(db, row, Ending(RunState.FAILED, said), now)
-        _leave_schedule(db, row, RunState.FAILED, now)
+        whole = of_id(db, row.job_id)
+        assert whole is not None
+        _end(db, whole, Ending(RunState.FAILED, said), now)
+        _leave_schedule(db, whole, RunState.FAILED, now)
         return []
 
 
@@ -289,32 +274,45 @@ _PUT_BACK: Final = """
 
 def finish(db: sqlite3.Connection, ends: Sequence[Finish], now: int) -> list[Finished | None]:
     """End claimed runs, or put them back."""
-    return [
-        _finish_plain(db, end, now)
-        if end.again is None and end.claim.schedule is None
-        else _finish(db, end, now)
-        for end in ends
-    ]
+    plain = [end for end in ends if end.again is None and end.claim.schedule is None]
+    if len(plain) > 1 and _finish_all(db, [_end_values(end, now) for end in plain]):
+        if len(plain) == len(ends):
+            return [_ENDED] * len(ends)
+        ended: Iterator[Finished | None] = repeat(_ENDED)
+    else:
+        ended = (_finish_plain(db, end, now) for end in plain)
+    plains = {id(end) for end in plain}
+    return [next(ended) if id(end) in plains else _finish(db, end, now) for end in ends]
+
+
+def _finish_all(db: sqlite3.Connection, values: list[tuple[Any, ...]]) -> bool:
+    """End runs that nothing depends on, all or none: if each is still held, as nearly always."""
+    db.execute("SAVEPOINT ends")
+    all_held = db.executemany(_END_HELD, values).rowcount == len(values)
+    if not all_held:
+        db.execute("ROLLBACK TO ends")
+    db.execute("RELEASE ends")
+    return all_held
 
 
 def _finish_plain(db: sqlite3.Connection, end: Finish, now: int) -> Finished | None:
-    """End a run that nothing depends on: in one statement."""
+    """End one that nothing depends on."""
+    return _ENDED if db.execute(_END_HELD, _end_values(end, now)).rowcount else None
+
+
+def _end_values(end: Finish, now: int) -> tuple[Any, ...]:
     ending, claim = end.ending, end.claim
-    cursor = db.execute(
-        _END_HELD,
-        (
-            str(ending.state),
-            micros_of(end.started_at),
-            now if ending.ended_at is None else micros_of(ending.ended_at),
-            rows.ending_text(ending),
-            rows.message_of(ending.error),
-            end.result,
-            claim.run_id,
-            claim.token,
-            claim.worker,
-        ),
+    return (
+        ending.state.value,
+        micros_of(end.started_at),
+        now if ending.ended_at is None else micros_of(ending.ended_at),
+        rows.ending_text(ending),
+        rows.message_of(ending.error),
+        end.result,
+        claim.run_id,
+        claim.token,
+        claim.worker,
     )
-    return _ENDED if cursor.rowcount else None
 
 
 def _finish(db: sqlite3.Connection, end: Finish, now: int) -> Finished | None:
@@ -362,7 +360,7 @@ def _put_back(
         text = (rows.ending_text(ending), rows.message_of(ending.error))
         seconds = None if row.started_at is None else row.started_at / 1_000_000
         attempts = with_attempt(
-            attempts, rows.attempt_text(claim_of(row, None), reason, ending, seconds)
+            attempts, rows.attempt_text(_last_claim(row), reason, ending, seconds)
         )
     db.execute(
         _PUT_BACK,
@@ -377,6 +375,14 @@ def _put_back(
             attempts,
             row.rowid,
         ),
+    )
+
+
+def _last_claim(row: Row) -> Claim:
+    """The claim that a run is put back from, as far as its history needs it."""
+    at, worker = instant(row.execution_time), row.worker_id or ""
+    return Claim(
+        row.job_id, row.job_name, (), {}, None, None, None, at, worker, row.token, row.attempt
     )
 
 

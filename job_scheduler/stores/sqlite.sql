@@ -72,7 +72,7 @@ CREATE INDEX runs_due ON scheduled_jobs (priority, execution_time)
     WHERE status = 'pending' AND NOT held;
 CREATE INDEX runs_held ON scheduled_jobs (schedule_number) WHERE status = 'pending' AND held;
 CREATE INDEX runs_going ON scheduled_jobs (lease_ends) WHERE status = 'running';
-CREATE INDEX runs_to_stop ON scheduled_jobs (job_id) WHERE to_stop;
+CREATE INDEX runs_to_stop ON scheduled_jobs (job_id) WHERE status = 'running' AND to_stop;
 CREATE INDEX runs_of_schedules ON scheduled_jobs (schedule_number, beside, admitted)
     WHERE schedule_number IS NOT NULL;
 CREATE INDEX runs_listed ON scheduled_jobs (schedule_id) WHERE schedule_id IS NOT NULL;

@@ -27,6 +27,15 @@ _PATIENCE: Final = 30.0
 _TRIES: Final = 4
 """How often that long is waited."""
 
+_SETTINGS: Final = (
+    "synchronous=FULL",
+    "wal_autocheckpoint=4000",
+    "journal_size_limit=67108864",
+    "secure_delete=OFF",
+    "temp_store=MEMORY",
+    "cache_size=-16000",
+)
+
 _REASONS: Final = {
     sqlite3.SQLITE_FULL: "there is no room left",
     sqlite3.SQLITE_NOTADB: "it is no SQLite database",
@@ -53,7 +62,7 @@ def open_file(path: str) -> sqlite3.Connection:
             path, timeout=_PATIENCE, isolation_level=None, check_same_thread=False
         )
     try:
-        for setting in ("synchronous=FULL", "temp_store=MEMORY", "cache_size=-16000"):
+        for setting in _SETTINGS:
             connection.execute(f"PRAGMA {setting}")
         patiently(lambda: _use_log(connection, path))
         patiently(lambda: _migrate(connection, path))

@@ -258,12 +258,10 @@ _HELD: Final = "job_id = ? AND token = ? AND worker_id = ? AND status = 'running
 
 _END: Final = """
     UPDATE scheduled_jobs SET status = ?, started_at = ?, ended_at = ?, ending = ?,
-        error_message = ?, result = ?, lease_until = NULL, lease_ends = NULL, held = 0,
-        to_stop = 0, schedule_number = NULL
-    WHERE """
+        error_message = ?, result = ?, lease_until = NULL, lease_ends = NULL"""
 
-_END_HELD: Final = _END + _HELD
-_END_ROW: Final = _END + "rowid = ?"
+_END_HELD: Final = f"{_END} WHERE {_HELD}"
+_END_ROW: Final = f"{_END}, schedule_number = NULL WHERE rowid = ?"
 
 _PUT_BACK: Final = """
     UPDATE scheduled_jobs SET status = 'pending', execution_time = ?, held = ?, worker_id = NULL,
@@ -392,8 +390,8 @@ def cancel(db: sqlite3.Connection, run_id: str, now: int) -> bool:
     if row is None or row.status != RunState.PENDING:
         return False
     db.execute(
-        """UPDATE scheduled_jobs SET status = 'cancelled', ended_at = ?, held = 0, to_stop = 0,
-            schedule_number = NULL
+        """UPDATE scheduled_jobs
+        SET status = 'cancelled', ended_at = ?, held = 0, schedule_number = NULL
         WHERE rowid = ?""",
         (now, row.rowid),
     )
@@ -411,7 +409,10 @@ def ask_to_stop(db: sqlite3.Connection, run_id: str) -> bool:
 
 def to_stop(db: sqlite3.Connection) -> frozenset[str]:
     """The runs that are to be cancelled by their workers."""
-    found = db.execute("SELECT job_id FROM scheduled_jobs INDEXED BY runs_to_stop WHERE to_stop")
+    found = db.execute(
+        """SELECT job_id FROM scheduled_jobs INDEXED BY runs_to_stop
+        WHERE status = 'running' AND to_stop"""
+    )
     return frozenset(run_id for (run_id,) in found)
 
 

@@ -21,7 +21,7 @@ TIERS = [
     {"run", "schedule", "target"},
     {"launcher"},
     {"executors", "stores"},
-    {"engine", "engine_log"},
+    {"attempt", "engine", "engine_log", "known", "leases"},
     {"dispatch", "planner", "planning"},
     {"job_scheduler"},
     {"config"},

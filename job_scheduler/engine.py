@@ -15,13 +15,13 @@ import os
 import time
 from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler import instants
 from job_scheduler.attempt import Attempt, not_started
 from job_scheduler.durations import describe_duration
 from job_scheduler.engine_log import log_end, log_gap, log_held_up, log_not_recorded, log_waiting
-from job_scheduler.errors import ShutdownError, StoreError
+from job_scheduler.errors import DuplicateIdError, ShutdownError, StoreError
 from job_scheduler.executors.starter import Starter
 from job_scheduler.leases import LeaseKeeper, lease_clock
 from job_scheduler.log import tell
@@ -30,7 +30,7 @@ from job_scheduler.schedule import ConflictResolution, Missed, after_set_back, p
 from job_scheduler.stores.base import Advance, Finish, NewRun, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from job_scheduler.executors.base import Executor
@@ -82,6 +82,7 @@ class Engine:
         max_concurrent_jobs: how many runs go on at one time; None: as many as are due.
         known: the jobs that are found by name; None: each comes with what it runs.
         leases: how claims are kept; None: they hold for ever.
+        clock: gives seconds, by which claims are kept.
         observer: told when runs start and end here.
         longest_sleep: seconds after which the loop looks up in any case: the clock may have
             been set, or a row changed by hand.
@@ -95,6 +96,7 @@ class Engine:
         max_concurrent_jobs: int | None = None,
         known: KnownJobs | None = None,
         leases: LeaseSettings | None = None,
+        clock: Callable[[], float] = lease_clock,
         observer: Observer | None = None,
         longest_sleep: float = 5.0,
     ) -> None:
@@ -106,6 +108,7 @@ class Engine:
         self._longest_sleep = longest_sleep
         self._known = known
         self._leases = leases
+        self._lease_clock = clock
         self._keeper: LeaseKeeper | None = None
         self._worker_id = os.urandom(8).hex()
         self._targets: dict[str, Target] = {}
@@ -141,7 +144,7 @@ class Engine:
             self._worker_id = os.urandom(8).hex()
             await self.store.open()
         if self._leases is not None:
-            self._keeper = LeaseKeeper(self, self._leases)
+            self._keeper = LeaseKeeper(self, self._leases, self._lease_clock)
             self._keeper.start()
             await self.store.listen(self.wake, self._keeper.hint)
         self._accepting = True
@@ -249,13 +252,42 @@ class Engine:
 
     async def add(self, schedule: Schedule, target: Target, first: datetime | None = None) -> bool:
         """Plan a schedule, from ``first`` on or from now; False if there is one with its id."""
-        next_at = schedule.first_after(self.store.now()) if first is None else first
-        if next_at is not None and schedule.end is not None and next_at > schedule.end:
-            next_at = None
+        next_at = self._first_of(schedule, first)
         if schedule.id not in self._targets:  # before the store has it: it may be due at once
             self._targets[schedule.id] = target
         if not await self.store.add(schedule, next_at):
             return False
+        self._expect(next_at)
+        return True
+
+    def _first_of(self, schedule: Schedule, first: datetime | None) -> datetime | None:
+        next_at = schedule.first_after(self.store.now()) if first is None else first
+        is_over = next_at is not None and schedule.end is not None and next_at > schedule.end
+        return None if is_over else next_at
+
+    async def declare(
+        self, schedule: Schedule, first: datetime | None, on_conflict: ConflictResolution
+    ) -> bool:
+        """Have the store keep a schedule of a known job; True if it is new or was changed.
+
+        One that is there with the same definition stays as it is: a program says what it wants at
+        each start, and many workers do. Raises ``DuplicateIdError`` for another definition.
+        """
+        next_at = self._first_of(schedule, first)
+        while not await self.store.add(schedule, next_at):
+            there = await self.store.schedule(schedule.id)
+            if there is None:
+                continue  # it was removed just now
+            if on_conflict is ConflictResolution.IGNORE or schedule.says_the_same(there.schedule):
+                return False
+            if on_conflict is ConflictResolution.RAISE:
+                raise DuplicateIdError(
+                    f"{schedule.id!r} is scheduled already, {there.schedule.trigger.describe()}: "
+                    f"give another id, remove that one first, or say "
+                    f"conflict_resolution='replace'"
+                )
+            if await self.store.change(schedule, next_at):
+                break
         self._expect(next_at)
         return True
 
@@ -298,6 +330,17 @@ class Engine:
             return False
         self._expect(run.at)
         return True
+
+    async def enqueue_known(
+        self,
+        runs: Sequence[NewRun],
+        on_conflict: ConflictResolution = ConflictResolution.RAISE,
+        connection: Any = None,
+    ) -> dict[str, RunState]:
+        """Have the store keep runs of known jobs; see ``Store.enqueue``."""
+        taken = await self.store.enqueue(runs, on_conflict, connection)
+        self._expect(min(run.at for run in runs) if runs else None)
+        return taken
 
     async def cancel(self, run_id: str) -> bool:
         """Cancel a run: it never starts, or is asked to stop; False if it had ended."""
@@ -361,7 +404,7 @@ class Engine:
             await self._end_runs()
             return None
         now = self.store.now()
-        self._claimed_at = lease_clock()
+        self._claimed_at = self._lease_clock()
         due = await self.store.due(now, _AT_ONE_TIME)
         if self._ended and any(each.active >= each.schedule.most_active for each in due):
             await self._end_runs()  # perhaps theirs: then nothing is overlapped

@@ -7,6 +7,7 @@ launching process import both. What is needed to run anything is loaded with the
 from __future__ import annotations
 
 from job_scheduler.job import TestJob
+from job_scheduler.options import check_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class JobScheduler:
         }
         self._options = {key: value for key, value in given.items() if value is not None}
         self._options |= {"eager": eager}
-        _check_options(self._options)
+        check_options(self._options)
 
     def run(self, name: str, /, **kwargs: Any) -> Run:
         """Start the job of this name and return at once.
@@ -398,36 +399,6 @@ def _check_jobs(jobs: object) -> None:
     raise InvalidOptionError(
         f"jobs is {jobs!r}; it must map names to classes, as in {{{name!r}: {name}}}"
     )
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    from job_scheduler.errors import InvalidOptionError
-
-    allowed = {
-        "on_parent_exit": ("finish", "terminate"),
-        "start_method": ("zygote", "spawn"),
-    }
-    for name, values in allowed.items():
-        if options.get(name, values[0]) not in values:
-            raise InvalidOptionError(f"{name} is {options[name]!r}; it must be one of {values}")
-    for name, least in (
-        ("max_processes", 1),
-        ("max_threads", 1),
-        ("max_waiting", 1),
-        ("spares", 0),
-    ):
-        value = options.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidOptionError(f"{name} is {value!r}; it must be a whole number from {least}")
-    grace = options.get("grace", 0)
-    if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < 1e6:
-        raise InvalidOptionError(f"grace is {grace!r}; it must be a number of seconds")
-    initializer = options.get("initializer", "a:b")
-    if not isinstance(initializer, str) or not all(initializer.partition(":")):
-        raise InvalidOptionError(
-            f"initializer is {initializer!r}; it must be a string 'package.module:function', "
-            f"since it is called in another process"
-        )
 
 
 CronScheduler = JobScheduler

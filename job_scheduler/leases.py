@@ -106,9 +106,10 @@ class Holder(Protocol):
 class LeaseKeeper:
     """The loops and the watching thread of one engine."""
 
-    def __init__(self, holder: Holder, settings: LeaseSettings) -> None:
+    def __init__(self, holder: Holder, settings: LeaseSettings, clock: Callable[[], float]) -> None:
         self._holder = holder
         self._settings = settings
+        self._clock = clock
         self._tasks: list[asyncio.Task[None]] = []
         self._renew_now = asyncio.Event()
         self._stopped = threading.Event()
@@ -170,7 +171,7 @@ class LeaseKeeper:
 
     async def renew(self) -> None:
         """Have all leases begin anew, and learn what was lost or is to be stopped."""
-        asked_at = lease_clock()
+        asked_at = self._clock()
         attempts = {attempt.claim.hold: attempt for attempt in self._holder.attempts()}
         if not attempts:
             self.renewed_at = asked_at
@@ -195,12 +196,14 @@ class LeaseKeeper:
 
     def _watch(self) -> None:
         """Stop what is not held for much longer, whatever the event loop does."""
-        lease = self._settings.lease
-        while not self._stopped.wait(lease / 12):
-            soon = lease_clock() + lease / 3
-            for attempt in self._holder.attempts():
-                if attempt.held_until < soon:
-                    self._give_up(attempt, "its lease could not be renewed in time")
+        while not self._stopped.wait(self._settings.lease / 12):
+            self._watch_once()
+
+    def _watch_once(self) -> None:
+        soon = self._clock() + self._settings.lease / 3
+        for attempt in self._holder.attempts():
+            if attempt.held_until < soon:
+                self._give_up(attempt, "its lease could not be renewed in time")
 
     async def rescue(self) -> None:
         """Put back what workers have left, until nothing is."""

@@ -176,7 +176,7 @@ class Engine:
             await self._wait_for_news(deadline)
             await self._end_runs()
         for attempt in self.attempts():
-            attempt.give_up() if self.store.durable else attempt.cancel()
+            attempt.cancel() if self._leases is None else attempt.give_up()
         deadline = self._loop.time() + _TIME_TO_STOP
         while self._can_be_stopped() and self._loop.time() < deadline:
             await self._wait_for_news(deadline)
@@ -189,7 +189,7 @@ class Engine:
 
     async def _let_go(self) -> None:
         """Hand back what did not stop, and only then renew no more."""
-        if self.store.durable and self._running:
+        if self._leases is not None and self._running:
             now = self.store.now()
             ends = [attempt.hand_back(now) for attempt in self.attempts()]
             self._running.clear()
@@ -571,6 +571,9 @@ class Engine:
         target = self._target_of(claim)
         lease = 0.0 if self._leases is None else self._leases.lease
         attempt = Attempt(claim, target, self._claimed_at + lease)
+        before = self._running.get(claim.run_id)
+        if before is not None:  # it was replaced, or given to others who have left it, too
+            before.give_up()
         self._running[claim.run_id] = attempt
         if attempt.place == "process":
             self._starter.call(lambda: self._submit(attempt))
@@ -653,7 +656,7 @@ class Engine:
             if self._observer is not None and attempt.run is not None:
                 self._observer.ended(finish.claim.run_id, attempt.run, again)
         for (finish, _), held in zip(ends, finished, strict=True):  # all were told before
-            if held is None and self.store.durable:
+            if held is None and self._leases is not None:
                 log_not_recorded(finish.claim)
                 continue
             log_end(finish, again=held is not None and held.again)
@@ -664,7 +667,7 @@ class Engine:
         claim, now = attempt.claim, self.store.now()
         most_crashes = None if self._leases is None else self._leases.most_crashes
         again = next_at = None
-        if self._accepting or self.store.durable:
+        if self._accepting or self._leases is not None:
             again = attempt.again(now, most_crashes)
         if claim.schedule is not None and claim.schedule.counts_from_end and again is None:
             next_at = claim.schedule.first_after(now)

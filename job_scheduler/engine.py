@@ -57,6 +57,9 @@ before it goes on; only to offer it is not enough, since no thread wakes that so
 _AFTER_AN_ERROR: Final = 1.0
 """Seconds until the next turn after one that has failed."""
 
+_BETWEEN_TRIES: Final = 0.1
+"""Seconds between two tries to record the last ends."""
+
 _TAKEN: Final = timedelta(milliseconds=10)
 """When to look again for what is due, but was being taken by another worker."""
 
@@ -127,6 +130,7 @@ class Engine:
         self._claimed_at = 0.0
         self._told_of_waiting = False
         self._failing = False
+        self._turning = asyncio.Lock()
         self._clock_offset: timedelta | None = None
 
     # Life
@@ -172,20 +176,34 @@ class Engine:
             return
         assert self._loop is not None
         deadline = None if timeout is None else self._loop.time() + timeout
-        while self._running and (deadline is None or self._loop.time() < deadline):
-            await self._wait_for_news(deadline)
-            await self._end_runs()
+        await self._record_ends(lambda: bool(self._running), deadline)
         for attempt in self.attempts():
             attempt.cancel() if self._leases is None else attempt.give_up()
-        deadline = self._loop.time() + _TIME_TO_STOP
-        while self._can_be_stopped() and self._loop.time() < deadline:
-            await self._wait_for_news(deadline)
-            await self._end_runs()
+        await self._record_ends(self._can_be_stopped, self._loop.time() + _TIME_TO_STOP)
         task, self._task = self._task, None
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await self._let_go()
+
+    async def _record_ends(self, go_on: Callable[[], bool], deadline: float | None) -> None:
+        """Record what ends, as long as there is anything to wait for, until the deadline."""
+        assert self._loop is not None
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline), self._turning:
+                    await self._end_runs()
+            except TimeoutError:
+                return
+            except StoreError as error:
+                self._tell_of_failure(error)
+                await asyncio.sleep(_BETWEEN_TRIES)
+            else:
+                if not go_on():
+                    return
+                await self._wait_for_news(deadline)
+            if deadline is not None and self._loop.time() >= deadline:
+                return
 
     async def _let_go(self) -> None:
         """Hand back what did not stop, and only then renew no more."""
@@ -213,7 +231,7 @@ class Engine:
     @property
     def busy(self) -> bool:
         """Whether runs go on, or have ended and are not recorded."""
-        return bool(self._running)
+        return bool(self._running) or self._turning.locked()
 
     async def __aenter__(self) -> Engine:
         await self.start()
@@ -376,7 +394,8 @@ class Engine:
     async def _serve(self) -> None:
         while True:
             try:
-                until = await self._turn()
+                async with self._turning:
+                    until = await self._turn()
             except Exception as error:
                 self._tell_of_failure(error)
                 await asyncio.sleep(_AFTER_AN_ERROR)
@@ -574,6 +593,7 @@ class Engine:
         before = self._running.get(claim.run_id)
         if before is not None:  # it was replaced, or given to others who have left it, too
             before.give_up()
+        attempt.given_up = self._leases is not None and not self._accepting
         self._running[claim.run_id] = attempt
         if attempt.place == "process":
             self._starter.call(lambda: self._submit(attempt))

@@ -21,7 +21,13 @@ from job_scheduler import instants
 from job_scheduler.attempt import Attempt, not_started
 from job_scheduler.durations import describe_duration
 from job_scheduler.engine_log import log_end, log_gap, log_held_up, log_not_recorded, log_waiting
-from job_scheduler.errors import DuplicateIdError, ShutdownError, StoreError
+from job_scheduler.errors import (
+    DuplicateIdError,
+    SchedulerError,
+    ShutdownError,
+    StoreError,
+    UnknownJobError,
+)
 from job_scheduler.executors.starter import Starter
 from job_scheduler.leases import LeaseKeeper, lease_clock
 from job_scheduler.log import tell
@@ -587,7 +593,10 @@ class Engine:
 
     def _start(self, claim: Claim) -> Place | None:
         """Have a run started; tells where."""
-        target = self._target_of(claim)
+        try:
+            target, refused = self._target_of(claim), None
+        except SchedulerError as error:  # it is not known any more, or cannot be run as it is now
+            target, refused = None, error
         lease = 0.0 if self._leases is None else self._leases.lease
         attempt = Attempt(claim, target, self._claimed_at + lease)
         before = self._running.get(claim.run_id)
@@ -595,11 +604,19 @@ class Engine:
             before.give_up()
         attempt.given_up = self._leases is not None and not self._accepting
         self._running[claim.run_id] = attempt
-        if attempt.place == "process":
+        if refused is not None:
+            self._refuse(attempt, refused)
+        elif attempt.place == "process":
             self._starter.call(lambda: self._submit(attempt))
         else:
             self._submit(attempt)
         return attempt.place
+
+    def _refuse(self, attempt: Attempt, error: SchedulerError) -> None:
+        """End a run that cannot be started here; one of an unknown job is left to others."""
+        attempt.given_up = isinstance(error, UnknownJobError)
+        attempt.run = not_started(attempt.claim, ShutdownError() if attempt.given_up else error)
+        self._notice(attempt, attempt.run)
 
     def _target_of(self, claim: Claim) -> Target | None:
         if self._known is not None:

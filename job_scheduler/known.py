@@ -18,7 +18,7 @@ from job_scheduler.job import Job
 from job_scheduler.target import Target
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from job_scheduler.target import Place, Verb
 
@@ -26,18 +26,45 @@ AnyJob = TypeVar("AnyJob")
 
 
 class KnownJobs:
-    """Name -> job, with what each of them means once it is to be run."""
+    """Name -> job, with what each of them means once it is to be run.
 
-    def __init__(self, jobs: Mapping[str, Any] | Iterable[Any] = ()) -> None:
+    Args:
+        jobs: to be registered: a dictionary of names, or jobs that have names of their own.
+        live: gives a dictionary of job classes that others change at any time.
+    """
+
+    def __init__(
+        self,
+        jobs: Mapping[str, Any] | Iterable[Any] = (),
+        live: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> None:
         self._jobs: dict[str, Any] = {}
-        self._targets: dict[tuple[str, Place | None], Target] = {}
-        self.names: frozenset[str] = frozenset()
+        self._targets: dict[tuple[Any, Place | None, Verb], Target] = {}
+        self._names: frozenset[str] = frozenset()
+        self._live = live
         if hasattr(jobs, "items"):
             for name, job in jobs.items():
                 self.register(job, name)
         else:
             for job in jobs:
                 self.register(job)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What it knows."""
+        if self._live is None:
+            return self._names
+        live = {
+            name
+            for name, job in tuple(self._live().items())
+            if isinstance(job, type) and issubclass(job, Job)
+        }
+        return self._names | live
+
+    def _find(self, name: str) -> Any:
+        """The job of this name, or None."""
+        found = None if self._live is None else self._live().get(name)
+        return self._jobs.get(name) if found is None else found
 
     def register(self, job: Any, name: str | None = None) -> str:
         """Know a job, and tell what it is called; harmless twice.
@@ -47,39 +74,40 @@ class KnownJobs:
         """
         if name is None:
             name = job_name(job)
-        known = self._jobs.get(name)
+        known = self._find(name)
         if known is job:
             return name
         if known is not None and not _is_the_same(known, job):
             raise DuplicateJobError(f"{name!r} is registered already, as {known!r}")
-        self._targets[name, None] = Target.of_anything(job, "schedule")
+        self._targets[job, None, "schedule"] = Target.of_anything(job, "schedule")
         self._jobs[name] = job
-        self.names = frozenset(self._jobs)
+        self._names = frozenset(self._jobs)
         return name
 
     def name_of(self, what: Any) -> str:
         """The name of a job, or of what is registered by that; raises ``UnknownJobError``."""
         if not isinstance(what, str):
-            for name, job in self._jobs.items():
+            jobs = self._jobs if self._live is None else {**self._jobs, **self._live()}
+            for name, job in jobs.items():
                 if job is what:
                     return name
             return self.register(what)
-        if what in self._jobs:
+        if self._find(what) is not None:
             return what
-        near = get_close_matches(what, self._jobs, 1)
-        listed = ", ".join(map(repr, sorted(self._jobs)[:10])) or "none"
+        names = self.names
+        near = get_close_matches(what, names, 1)
+        listed = ", ".join(map(repr, sorted(names)[:10])) or "none"
         hint = f"did you mean {near[0]!r}?" if near else f"known jobs: {listed}"
         raise UnknownJobError(f"no job is registered as {what!r}; {hint}")
 
     def target(self, name: str, place: Place | None = None, verb: Verb = "schedule") -> Target:
         """What a name means where it is to run; raises ``UnknownJobError``."""
-        target = self._targets.get((name, place)) if verb == "schedule" else None
+        job = self._find(name)
+        if job is None:
+            raise UnknownJobError(f"no job is registered as {name!r}")
+        target = self._targets.get((job, place, verb))
         if target is None:
-            if name not in self._jobs:
-                raise UnknownJobError(f"no job is registered as {name!r}")
-            target = Target.of_anything(self._jobs[name], verb, place)
-            if verb == "schedule":
-                self._targets[name, place] = target
+            target = self._targets[job, place, verb] = Target.of_anything(job, verb, place)
         return target
 
 

@@ -1,8 +1,12 @@
-"""An event loop whose time is not the world's: it passes at once, when nothing is left to do."""
+"""An event loop whose time is not the world's: it passes at once, when nothing is left to do.
+
+A store on disk does its work on a thread of its own: as long as it is at something, no time passes.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import selectors
 from collections import Counter
@@ -12,9 +16,14 @@ from job_scheduler.engine import Engine
 from job_scheduler.executors.coroutine import CoroutineExecutor
 from job_scheduler.launcher.base import Settings
 from job_scheduler.stores.memory import MemoryStore
+from job_scheduler.stores.sqlite import SqliteStore
 from job_scheduler.target import Target
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+_LONGEST_STEP = 60.0
+"""Seconds that a store may really take for one step."""
 
 
 class _Skipping(selectors.SelectSelector):
@@ -23,14 +32,33 @@ class _Skipping(selectors.SelectSelector):
     def __init__(self):
         super().__init__()
         self.passed = 0.0
+        self.under_way = 0
+        """Steps of a store that somebody on this loop waits for."""
 
     def select(self, timeout=None):
         ready = super().select(0)
-        if not ready:
+        if not ready and self.under_way:
+            if timeout == 0:
+                return ready
+            ready = super().select(_LONGEST_STEP)
+            assert ready, "the store does not answer"
+        elif not ready:
             assert timeout is not None, "nothing will ever happen"
             # A step that is too small for the sum would be no step at all.
             self.passed = max(self.passed + timeout, math.nextafter(self.passed, math.inf))
         return ready
+
+
+class WaitedFor(SqliteStore):
+    """Tells the loop when it is at something."""
+
+    def __init__(self, path, *, clock, loop):
+        super().__init__(path, clock=clock)
+        self.loop = loop
+
+    async def _wait(self, future):
+        with self.loop.at_something():
+            return await super()._wait(future)
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
@@ -41,15 +69,24 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
     def time(self):
         return self._skipping.passed
 
+    @contextlib.contextmanager
+    def at_something(self):
+        """No time passes as long as this lasts."""
+        self._skipping.under_way += 1
+        try:
+            yield
+        finally:
+            self._skipping.under_way -= 1
+
     def block(self, seconds):
         """Let time pass as if something had held the loop up."""
         self._skipping.passed += seconds
 
 
 class Simulation:
-    """An engine over a store in memory, with coroutine jobs that take their time."""
+    """An engine over a store, in memory or in a file, with coroutine jobs that take their time."""
 
-    def __init__(self, **options):
+    def __init__(self, path=None, **options):
         self.loop = SimulatedLoop()
         self.offset = timedelta(0)
         """How much the clock on the wall was set."""
@@ -60,6 +97,8 @@ class Simulation:
         self.most_going = Counter()
         executor = CoroutineExecutor(self.loop, Settings(wait_at_exit=False))
         self.store = MemoryStore(self.now)
+        if path is not None:
+            self.store = WaitedFor(path, clock=self.now, loop=self.loop)
         options.setdefault("longest_sleep", 86_400.0)
         self.engine = Engine(self.store, lambda _: executor, **options)
 
@@ -98,6 +137,7 @@ class Simulation:
                 return await story()
             finally:
                 await self.engine.shutdown(0)
+                await self.store.close()
 
         with asyncio.Runner(loop_factory=lambda: self.loop) as runner:
             return runner.run(all_of_it())

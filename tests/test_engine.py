@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from datetime import timedelta
+from functools import partial
 
 import pytest
 
@@ -19,9 +20,15 @@ from tests.simulation import START, Simulation
 DAY = 86_400
 
 
+@pytest.fixture(params=["memory", "sqlite"])
+def simulate(request, tmp_path):
+    """Makes simulations over one kind of store."""
+    return partial(Simulation, tmp_path / "jobs.db" if request.param == "sqlite" else None)
+
+
 @pytest.fixture
-def simulation():
-    return Simulation()
+def simulation(simulate):
+    return simulate()
 
 
 def schedule(name, trigger, **policies):
@@ -406,8 +413,8 @@ class TestTheLoop:
         simulation.run(story)
         assert turns < 20
 
-    def test_no_more_go_on_than_may(self):
-        simulation = Simulation(max_concurrent_jobs=3)
+    def test_no_more_go_on_than_may(self, simulate):
+        simulation = simulate(max_concurrent_jobs=3)
 
         async def story():
             for number in range(10):
@@ -419,8 +426,8 @@ class TestTheLoop:
         assert simulation.most_going["all"] == 3
         assert simulation.starts("all") == [0] * 3 + [10] * 3 + [20] * 3 + [30]
 
-    def test_what_is_urgent_goes_first(self):
-        simulation = Simulation(max_concurrent_jobs=1)
+    def test_what_is_urgent_goes_first(self, simulate):
+        simulation = simulate(max_concurrent_jobs=1)
 
         async def story():
             for number, priority in enumerate([5, 5, 1, 9]):

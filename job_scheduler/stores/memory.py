@@ -20,6 +20,7 @@ from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.stores.base import (
     LEASE_LOST,
+    Again,
     AttemptRecord,
     Claim,
     Due,
@@ -64,6 +65,7 @@ class _Planned:
 
     __slots__ = (
         "admitted",
+        "aside",
         "blocked",
         "cancelled",
         "completed",
@@ -86,6 +88,8 @@ class _Planned:
         self.running = 0
         self.waiting: dict[str, _Kept] = {}
         """Runs that have not started, or wait to be tried again."""
+        self.aside: dict[str, _Kept] | None = None
+        """Those of them that go on beside the others."""
         self.admitted = 0
         """How many of them may go on, or do."""
         self.blocked: deque[_Kept] | None = None
@@ -97,6 +101,15 @@ class _Planned:
     @property
     def active(self) -> int:
         return self.running + len(self.waiting)
+
+    def wait_aside(self, run: _Kept) -> None:
+        if self.aside is None:
+            self.aside = {}
+        self.aside[run.id] = run
+
+    def leave_aside(self, run: _Kept) -> None:
+        if self.aside is not None:
+            self.aside.pop(run.id, None)
 
     def block(self, run: _Kept) -> None:
         if self.blocked is None:
@@ -120,7 +133,9 @@ class _Kept:
         "attempt",
         "beside",
         "crashes",
+        "created_at",
         "ending",
+        "heartbeat",
         "history",
         "id",
         "job",
@@ -152,6 +167,7 @@ class _Kept:
         retry: RetryPolicy | None,
         timeout: float | None,
         planned: _Planned | None,
+        created_at: datetime,
         beside: bool = False,
         place: Place | None = None,
         keep_until: datetime | None = None,
@@ -167,6 +183,7 @@ class _Kept:
         self.planned = planned
         """Its schedule, until it has ended."""
         self.schedule_id = None if planned is None else planned.schedule.id
+        self.created_at = created_at
         self.beside = beside
         self.place = place
         self.keep_until = keep_until
@@ -174,11 +191,18 @@ class _Kept:
         self.state = RunState.PENDING
         self.attempt = self.retries = self.crashes = self.token = 0
         self.worker: str | None = None
+        self.heartbeat: datetime | None = None
         self.lease_until: datetime | None = None
         self.to_stop = False
         self.started_at: float | None = None
         self.ending: Ending | None = None
         self.history: tuple[AttemptRecord, ...] = ()
+
+    @property
+    def is_held(self) -> bool:
+        """Whether a claim passes over it."""
+        paused = self.planned is not None and self.planned.paused and not self.beside
+        return paused or not self.admitted
 
     def is_held_by(self, claim_or_hold: Claim | Hold, worker: str) -> bool:
         return (
@@ -187,16 +211,16 @@ class _Kept:
             and self.worker == worker
         )
 
-    def remember(self, reason: Reason, ending: Ending | None, error: RunError | None) -> None:
+    def remember(self, reason: Reason, ending: Ending) -> None:
         """Note an attempt that was not the last."""
         attempt = AttemptRecord(
             self.attempt,
             reason,
             self.worker,
             _at(self.started_at),
-            None if ending is None else _at(ending.ended_at),
-            error,
-            None if ending is None else ending.exitcode,
+            _at(ending.ended_at),
+            ending.error,
+            ending.exitcode,
         )
         self.history = (*self.history[1 - _MOST_ATTEMPTS :], attempt)
 
@@ -212,12 +236,14 @@ class _Kept:
             _at(self.started_at),
             args=self.args,
             kwargs=self.kwargs,
+            created_at=self.created_at,
             priority=self.priority,
             retries=self.retries,
             max_retries=0 if self.retry is None else self.retry.max_retries,
             crashes=self.crashes,
             worker=self.worker,
             lease_until=self.lease_until,
+            heartbeat=self.heartbeat,
             attempts=self.history,
         )
         if ending is None:
@@ -286,7 +312,7 @@ class MemoryStore:
             if planned is None:
                 return None
             planned.next_at = None
-            waiting = list(planned.waiting.values())
+            waiting = [*planned.waiting.values(), *(planned.aside or {}).values()]
             for run in waiting:
                 self._end(run, RunState.CANCELLED)
             return [run.id for run in waiting]
@@ -362,7 +388,7 @@ class MemoryStore:
                 planned = self._schedules.get(schedule.id)
                 if planned is None or planned.schedule is not schedule:
                     continue  # removed or changed meanwhile
-                if planned.next_at != instant:
+                if planned.next_at != instant or planned.paused:
                     continue
                 planned.next_at = next_at
                 self._plan(planned)
@@ -380,6 +406,7 @@ class MemoryStore:
                             schedule.retry,
                             schedule.timeout,
                             planned,
+                            now,
                         ),
                         is_due=schedule.jitter is None and each <= now,
                     )
@@ -389,11 +416,22 @@ class MemoryStore:
             if self._ready:
                 return self._ready[0][1]
             self._drop_stale()
+            if worker.jobs is not None:
+                return self._next_of(worker.jobs)
             while self._later and self._later[0][2].state is not RunState.PENDING:
                 heappop(self._later)
             instants = [heap[0][0] for heap in (self._by_instant, self._later) if heap]
             instants += [entry[0] for entry in self._handed_out if _is_planned(entry)]
             return min(instants, default=None)
+
+    def _next_of(self, jobs: frozenset[str]) -> datetime | None:
+        """When something is due next that a worker with these jobs can do."""
+        instants = [
+            run.at for _, _, run in self._later if run.state is RunState.PENDING and run.job in jobs
+        ]
+        instants += [entry[0] for entry in self._by_instant[:1]]
+        instants += [entry[0] for entry in self._handed_out if _is_planned(entry)]
+        return min(instants, default=None)
 
     # Runs
 
@@ -404,11 +442,13 @@ class MemoryStore:
             taken = {run.id: self._runs[run.id].state for run in runs if self._is_taken(run.id)}
             if taken and on_conflict is ConflictResolution.RAISE:
                 return taken
+            now = self.now()
             for run in runs:
                 if run.id in taken and on_conflict is ConflictResolution.IGNORE:
                     continue
-                if run.id in self._runs:
-                    self._replace(self._runs.pop(run.id))
+                before = self._runs.pop(run.id, None)
+                if before is not None:
+                    self._replace(before)
                 planned = None if run.schedule_id is None else self._schedules.get(run.schedule_id)
                 kept = _Kept(
                     run.id,
@@ -420,10 +460,13 @@ class MemoryStore:
                     run.retry,
                     run.timeout,
                     planned,
+                    now,
                     run.beside,
                     run.place,
                     run.keep_until,
                 )
+                if before is not None:
+                    kept.token = before.token  # no claim of that one holds this one
                 self._keep(kept, is_due=False)
             return taken
 
@@ -440,6 +483,7 @@ class MemoryStore:
             self._ended.remove(run.id)
             return
         was_running = run.state is RunState.RUNNING
+        self._plan_after(run, self.now())
         self._end(run, RunState.CANCELLED, was_running=was_running)
         self._ended.remove(run.id)
 
@@ -449,7 +493,9 @@ class MemoryStore:
             return
         self._runs[run.id] = run
         planned = run.planned
-        if planned is not None and not run.beside:
+        if planned is not None and run.beside:
+            planned.wait_aside(run)
+        elif planned is not None:
             planned.waiting[run.id] = run
             if planned.admitted >= planned.schedule.most_running:
                 run.admitted = False
@@ -503,9 +549,7 @@ class MemoryStore:
     async def claim(self, now: datetime, limit: int, worker: Worker) -> list[Claim]:
         with self._lock:
             started_at = now.timestamp()
-            lease_until = None
-            if worker.lease is not None:
-                lease_until = self.now() + timedelta(seconds=worker.lease)
+            heartbeat, lease_until = self._lease(worker)
             claims: list[Claim] = []
             unknown: list[_Kept] = []
             while len(claims) < limit and (run := self._pop_due(now)) is not None:
@@ -516,7 +560,9 @@ class MemoryStore:
                     unknown.append(run)
                     continue
                 if planned is not None:
-                    if not run.beside:
+                    if run.beside:
+                        planned.leave_aside(run)
+                    else:
                         if planned.paused:
                             planned.block(run)
                             continue
@@ -525,6 +571,7 @@ class MemoryStore:
                     planned.last_run = run
                 run.state = RunState.RUNNING
                 run.worker = worker.id
+                run.heartbeat = heartbeat
                 run.lease_until = lease_until
                 run.token += 1
                 run.attempt += 1
@@ -570,7 +617,7 @@ class MemoryStore:
         run.started_at = finish.started_at
         is_back = again is not None and not self._is_removed(planned)
         if again is not None and is_back:
-            self._put_back(run, again.at, again.reason, finish.ending, finish.ending.error)
+            self._put_back(run, again, finish.ending)
         else:
             run.ending = finish.ending._replace(load_result=None)  # nobody can ask for it here
             self._end(run, finish.ending.state, was_running=True)
@@ -582,30 +629,24 @@ class MemoryStore:
                 self._plan(planned)
         return Finished(is_back, planned.failures)
 
-    def _put_back(
-        self,
-        run: _Kept,
-        at: datetime,
-        reason: Reason,
-        ending: Ending | None,
-        error: RunError | None,
-    ) -> None:
+    def _put_back(self, run: _Kept, again: Again, ending: Ending) -> None:
         """Have a run that goes on be started again."""
-        if reason == "release":
+        if again.reason == "release":
             run.attempt -= 1
         else:
-            run.remember(reason, ending, error)
-            if ending is not None:
-                run.ending = ending._replace(load_result=None)
-            run.retries += reason == "failure"
-            run.crashes += reason == "crash"
+            run.remember(again.reason, ending)
+            run.ending = ending._replace(load_result=None)
+            run.retries += again.reason == "failure"
+            run.crashes += again.reason == "crash"
         planned = run.planned
-        if planned is not None and not run.beside:
+        if planned is not None and run.beside:
+            planned.wait_aside(run)
+        elif planned is not None:
             planned.running -= 1
             planned.waiting[run.id] = run
         run.state = RunState.PENDING
-        run.worker = run.lease_until = None
-        run.at = at
+        run.worker = run.lease_until = run.heartbeat = None
+        run.at = again.at
         self._make_wait(run)
 
     def _is_removed(self, planned: _Planned | None) -> bool:
@@ -618,6 +659,8 @@ class MemoryStore:
         run.args, run.kwargs, run.planned = (), {}, None
         run.lease_until = None
         if planned is not None:
+            if run.beside:
+                planned.leave_aside(run)
             if state is RunState.COMPLETED:
                 planned.completed += 1
                 planned.failures = 0
@@ -640,18 +683,21 @@ class MemoryStore:
 
     # Leases
 
+    def _lease(self, worker: Worker) -> tuple[datetime, datetime | None]:
+        """The instant of a claim, and that at which it ends."""
+        now = self.now()
+        return now, None if worker.lease is None else now + timedelta(seconds=worker.lease)
+
     async def renew(self, holds: Sequence[Hold], worker: Worker) -> Renewal:
         with self._lock:
             lost, to_stop = [], []
-            until = None
-            if worker.lease is not None:
-                until = self.now() + timedelta(seconds=worker.lease)
+            heartbeat, until = self._lease(worker)
             for hold in holds:
                 run = self._runs.get(hold.run_id)
                 if run is None or not run.is_held_by(hold, worker.id):
                     lost.append(hold)
                     continue
-                run.lease_until = until
+                run.heartbeat, run.lease_until = heartbeat, until
                 if run.to_stop:
                     to_stop.append(hold)
             return Renewal(lost, to_stop)
@@ -669,14 +715,15 @@ class MemoryStore:
 
     def _rescue(self, run: _Kept, now: datetime, most_crashes: int) -> Rescued:
         error = RunError(LEASE_LOST, f"worker {run.worker} was not heard of any more")
+        ending = Ending(RunState.FAILED, error, ended_at=now.timestamp())
         if run.to_stop or run.crashes + 1 >= most_crashes or self._is_removed(run.planned):
-            run.ending = Ending(RunState.FAILED, error, ended_at=now.timestamp())
+            run.ending = ending
             run.crashes += 1
             state = RunState.CANCELLED if run.to_stop else RunState.FAILED
             self._plan_after(run, now)
             self._end(run, state, was_running=True)
         else:
-            self._put_back(run, now, "crash", None, error)
+            self._put_back(run, Again(now, "crash"), ending)
         return Rescued(run.id, run.job, run.state, run.crashes)
 
     def _plan_after(self, run: _Kept, now: datetime) -> None:
@@ -705,6 +752,7 @@ class MemoryStore:
             run = self._runs.get(run_id)
             if run is None or run.state is not RunState.PENDING:
                 return False
+            self._plan_after(run, self.now())
             self._end(run, RunState.CANCELLED)
             return True
 
@@ -722,6 +770,7 @@ class MemoryStore:
                 and run.at <= now
                 and jobs is not None
                 and run.job not in jobs
+                and not run.is_held
             )
 
     async def set_back(self, now: datetime, by: timedelta) -> bool:

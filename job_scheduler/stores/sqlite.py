@@ -1,4 +1,4 @@
-"""A store in an SQLite file: what was accepted is on the disk, and one machine's processes share it.
+"""A store in an SQLite file: what is accepted is on the disk, and processes may share it.
 
 All that speaks to the file is a step on one thread (``sqlite_writer``), which any thread may wait
 for; the methods here are the same for an event loop. The steps on schedules are in
@@ -89,10 +89,13 @@ class SqliteStore:
         return self._writer.call(work, writes=writes, tells=tells)
 
     async def _write(self, work: Callable[[sqlite3.Connection], T], *, tells: bool = False) -> T:
-        return await asyncio.wrap_future(self.call(work, tells=tells))
+        return await self._wait(self.call(work, tells=tells))
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        return await asyncio.wrap_future(self.call(work, writes=False))
+        return await self._wait(self.call(work, writes=False))
+
+    async def _wait(self, future: Future[T]) -> T:
+        return await asyncio.wrap_future(future)
 
     async def open(self) -> None:
         await self._read(lambda _: None)

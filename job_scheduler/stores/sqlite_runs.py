@@ -440,15 +440,15 @@ def rescue(db: sqlite3.Connection, most_crashes: int, now: int, lease_now: int) 
 
 def _rescue(db: sqlite3.Connection, row: Row, most_crashes: int, now: int) -> Rescued:
     said = f"worker {row.worker_id} was not heard of any more"
-    error = RunError(LEASE_LOST, said)
+    ending = Ending(RunState.FAILED, RunError(LEASE_LOST, said), ended_at=now / 1_000_000)
     crashes = row.crashes + 1
     if not (row.to_stop or crashes >= most_crashes or row.is_orphan):
         planned = planned_by_number(db, row.schedule_number)
         again = Again(instant(now), "crash")
-        _put_back(db, row, planned, again, Ending(RunState.FAILED, error))
+        _put_back(db, row, planned, again, ending)
         return Rescued(row.job_id, row.job_name, RunState.PENDING, crashes)
     state = RunState.CANCELLED if row.to_stop else RunState.FAILED
-    _end(db, row, Ending(state, error), now)
+    _end(db, row, ending._replace(state=state), now)
     db.execute("UPDATE scheduled_jobs SET crashes = ? WHERE rowid = ?", (crashes, row.rowid))
     _leave_schedule(db, row, state, now)
     return Rescued(row.job_id, row.job_name, state, crashes)

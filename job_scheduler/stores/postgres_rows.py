@@ -141,7 +141,7 @@ def claim_of(row: Any, worker: str) -> Claim:
     definition = row["texts"]
     schedule = None
     if definition is not None:
-        schedule = rows.schedule_of(rows.Definition(*definition[:6], generation=int(definition[6])))
+        schedule = rows.schedule_of(rows.Definition._make([*definition[:6], int(definition[6])]))
     return Claim(
         row["job_id"],
         row["job_name"],

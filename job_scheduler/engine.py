@@ -136,10 +136,21 @@ class Engine:
         self._claimed_at = 0.0
         self._told_of_waiting = False
         self._failing = False
+        self._is_open = False
+        self._opening = asyncio.Lock()
         self._turning = asyncio.Lock()
         self._clock_offset: timedelta | None = None
 
     # Life
+
+    async def ready(self) -> None:
+        """Have the store opened; costs nothing once it is."""
+        if self._is_open:
+            return
+        async with self._opening:
+            if not self._is_open:
+                await self.store.open()
+                self._is_open = True
 
     async def start(self) -> None:
         """Begin to do what is due, on the running loop; harmless twice.
@@ -152,7 +163,7 @@ class Engine:
         self._news = asyncio.Event()
         if self.store.durable:
             self._worker_id = os.urandom(8).hex()
-            await self.store.open()
+            await self.ready()
         if self._leases is not None:
             self._keeper = LeaseKeeper(self, self._leases, self._lease_clock)
             self._keeper.start()
@@ -225,6 +236,11 @@ class Engine:
         if self._keeper is not None:
             await self._keeper.stop()
             self._keeper = None
+
+    async def close(self) -> None:
+        """Have the store let go of what it holds; it is opened again when it is needed."""
+        self._is_open = False
+        await self.store.close()
 
     def stop_starting(self) -> None:
         """Start nothing more; what goes on goes on. From any thread."""

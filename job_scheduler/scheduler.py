@@ -176,7 +176,7 @@ class Scheduler:
             self._dispatcher.close()
             self._dispatcher = None
         if self._owns_store:
-            await self._store.close()
+            await self._engine.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -297,7 +297,7 @@ class Scheduler:
         if max_retries is not None:
             retry = retry_policy(max_retries, "max_retries")
         check_priority(priority)
-        await self._store.open()
+        await self._engine.ready()
         if every is None and cron is None:
             if policies or timezone is not None:
                 wrong = next(iter(policies), "timezone")
@@ -377,7 +377,7 @@ class Scheduler:
             target.check(name, kwargs, args)
             runs.append(NewRun(id=next(self._ids), args=args, kwargs=kwargs, **common))
         if runs:
-            await self._store.open()
+            await self._engine.ready()
             await self._enqueue(runs, ConflictResolution.RAISE, connection)
         return [run.id for run in runs]
 
@@ -411,12 +411,12 @@ class Scheduler:
         if that is on another machine, with its next heartbeat, or sooner. A function in a thread
         cannot be stopped. What runs again is taken off the plan.
         """
-        await self._store.open()
+        await self._engine.ready()
         return await self._engine.cancel(job_id) or await self._engine.remove(job_id)
 
     async def get_job(self, job_id: str) -> RunRecord | ScheduleRecord | None:
         """What is known of an id: a ``RunRecord``, or a ``ScheduleRecord`` of what runs again."""
-        await self._store.open()
+        await self._engine.ready()
         return await self._store.run(job_id) or await self._store.schedule(job_id)
 
     async def list_jobs(
@@ -429,12 +429,12 @@ class Scheduler:
                 or ``"cancelled"``.
             limit: how many at most.
         """
-        await self._store.open()
+        await self._engine.ready()
         return await self._store.runs(None, limit, _state_of(state))
 
     async def list_schedules(self) -> list[ScheduleRecord]:
         """All that runs again, in the order in which it was added."""
-        await self._store.open()
+        await self._engine.ready()
         return await self._store.schedules()
 
     async def pause_job(self, job_id: str) -> None:
@@ -442,19 +442,19 @@ class Scheduler:
 
         Raises ``UnknownIdError`` (a ``ValueError`` and a ``KeyError``), as do the next two.
         """
-        await self._store.open()
+        await self._engine.ready()
         if not await self._engine.pause(job_id):
             raise _unknown(job_id)
 
     async def resume_job(self, job_id: str) -> None:
         """Go on with what was paused, from now on."""
-        await self._store.open()
+        await self._engine.ready()
         if not await self._engine.resume(job_id):
             raise _unknown(job_id)
 
     async def run_job_now(self, job_id: str) -> str:
         """Run what runs again once more, at once, beside its schedule; returns the run's id."""
-        await self._store.open()
+        await self._engine.ready()
         record = await self._store.schedule(job_id)
         if record is None:
             raise _unknown(job_id)

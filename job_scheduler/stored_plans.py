@@ -140,14 +140,13 @@ class StoredPlans(Plans):
         self._ends: dict[str, list[threading.Event]] = {}
         prefix = os.urandom(10).hex()
         self._run_ids = map(f"{prefix}-{{}}".format, itertools.count(1))
-        if not self._only_accepts:
-            asyncio.run_coroutine_threadsafe(self._begin(), loop_thread.loop)
+        self._begun = asyncio.run_coroutine_threadsafe(self._begin(), loop_thread.loop)
         self._end_at_exit()
 
     async def _begin(self) -> None:
         """Start the engine, as soon as the store is there."""
         failed = False
-        while not self._closed:
+        while not self._closed and not self._only_accepts:
             try:
                 await self._engine.start()
             except StoreError as error:
@@ -256,7 +255,7 @@ class StoredPlans(Plans):
     async def _declare(
         self, schedule: Schedule, first: datetime | None, on_conflict: ConflictResolution
     ) -> bool:
-        await self._store.open()
+        await self._engine.ready()
         return await self._engine.declare(schedule, first, on_conflict)
 
     def _free_id(self, name: str) -> str:
@@ -287,7 +286,7 @@ class StoredPlans(Plans):
                 self._do(self._remove(schedule_id), "stop()")
 
     async def _remove(self, schedule_id: str) -> bool:
-        await self._store.open()
+        await self._engine.ready()
         return await self._engine.remove(schedule_id)
 
     def remove(self, schedule_id: str) -> None:
@@ -372,7 +371,7 @@ class StoredPlans(Plans):
         return StoredRun(self._do(self._keep(run), "run()"), self)
 
     async def _keep(self, run: NewRun) -> RunRecord:
-        await self._store.open()
+        await self._engine.ready()
         taken = await self._engine.enqueue_known([run], ConflictResolution.IGNORE)
         there = await self._store.run(run.id) if taken else None
         return there or record_of(run)
@@ -384,7 +383,7 @@ class StoredPlans(Plans):
         return self._do(self._look_up(run_id), "asking for a run")
 
     async def _look_up(self, run_id: str) -> RunRecord | None:
-        await self._store.open()
+        await self._engine.ready()
         return await self._store.run(run_id)
 
     def get_run(self, run_id: str) -> Run:
@@ -448,8 +447,9 @@ class StoredPlans(Plans):
         ending.result(None if timeout is None else timeout + _TIME_TO_END)
 
     async def _shut_down(self, timeout: float | None) -> None:
+        await asyncio.wrap_future(self._begun)  # it may be amid its start
         await self._engine.shutdown(timeout)
-        await self._store.close()
+        await self._engine.close()
 
 
 def record_of(run: NewRun) -> RunRecord:

@@ -75,11 +75,14 @@ def _empty_log():
     log.clear()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def store_of(request, tmp_path):
     """What a scheduler is given to have a store; each call names the same one."""
     if request.param == "sqlite":
         return lambda: {"store": f"sqlite:///{tmp_path}/jobs.db"}
+    if request.param == "postgres":
+        dsn = request.getfixturevalue("database")
+        return lambda: {"store": dsn}
     store = None
 
     def memory():
@@ -92,17 +95,29 @@ def store_of(request, tmp_path):
     return memory
 
 
+made = []
+
+
 @pytest.fixture
 def make(store_of):
     def make(**options):
         options.setdefault("lease", 1.0)
-        return Scheduler(**store_of(), **options)
+        scheduler = Scheduler(**store_of(), **options)
+        made.append(scheduler)
+        return scheduler
 
     return make
 
 
 def play(story):
-    return asyncio.run(asyncio.wait_for(story(), 30))
+    async def all_of_it():
+        try:
+            return await asyncio.wait_for(story(), 30)
+        finally:
+            while made:
+                await made.pop().shutdown(timeout=0)
+
+    return asyncio.run(all_of_it())
 
 
 async def eventually(condition):
@@ -493,6 +508,7 @@ class TestMistakes:
     def test_arguments_that_are_not_json_are_refused_and_nothing_is_kept(self, tmp_path):
         async def story():
             scheduler = Scheduler(store=f"sqlite:///{tmp_path}/jobs.db")
+            made.append(scheduler)
             with pytest.raises(ArgumentsError, match=r"kwargs\['when'\].*send value.isoformat"):
                 await scheduler.schedule(note, kwargs={"when": datetime.now(UTC)})
             with pytest.raises(ArgumentsError, match=r"args\[0\]\['x'\]"):

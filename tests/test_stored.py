@@ -78,8 +78,10 @@ def _empty_log():
     log.clear()
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def address(request, tmp_path):
+    if request.param == "postgres":
+        return request.getfixturevalue("database")
     return f"sqlite:///{tmp_path}/jobs.db"
 
 

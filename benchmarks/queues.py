@@ -78,7 +78,7 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"Median of {count} rounds; x: how many times ours, of the same store\n")
     print(tables.table(rounds))
-    for text in (tables.more(rounds, sizes.history), tables.ways(rounds, sizes.share)):
+    for text in (tables.more(rounds, sizes.history), tables.ways(rounds, sizes)):
         if text:
             print(f"\n{text}")
     if options.json:

@@ -11,7 +11,7 @@ import sqlite3
 import statistics
 import sys
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ _CALLS_AT_ONCE = 20
 _FEWEST_LATENCIES = 20
 _PAUSES = (0.005, 0.025)  # seconds between two jobs; at random, so that no polling keeps step
 _SETTLING = 1.0
+_FEWEST_JOBS = 2_000
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,9 @@ class Sizes:
     """Of the backlog, for the run in which statements are counted."""
     history: int = 0
 
-    def backlog(self, peer: Peer) -> int:
-        return round(peer.backlog * self.share)
+    def backlog(self, peer: type[Peer]) -> int:
+        """Never so few that the first batches, which nothing has to make way for, are most."""
+        return max(_FEWEST_JOBS, round(peer.backlog * self.share))
 
 
 QUICK = Sizes(share=0.1, seconds=0.5, latencies=40, latency_seconds=5)
@@ -120,7 +122,7 @@ async def _rate(
 async def measure_drain(given: Measurement, workers: int) -> Figures:
     """From the first line of the first job to that of the last."""
     await given.peer.create()
-    notes = await _drain(given, range(given.sizes.backlog(given.peer)), workers)
+    notes = await _drain(given, range(given.sizes.backlog(type(given.peer))), workers)
     return {f"drain{workers}": _jobs_per_second(notes)}
 
 
@@ -128,14 +130,14 @@ async def measure_drain_with_history(given: Measurement) -> Figures:
     await given.peer.create()
     async with connected(given.peer.place) as connection:
         await add_history(connection, given.sizes.history)
-    notes = await _drain(given, range(given.sizes.backlog(given.peer)), 1)
+    notes = await _drain(given, range(given.sizes.backlog(type(given.peer))), 1)
     return {"history": _jobs_per_second(notes)}
 
 
 async def measure_drain_beside_a_transaction(given: Measurement) -> Figures:
     """One that was begun before a first backlog, and so keeps all that its drain has left."""
     await given.peer.create()
-    count = given.sizes.backlog(given.peer)
+    count = given.sizes.backlog(type(given.peer))
     async with connected(given.peer.place) as connection:
         await connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
         await connection.execute("SELECT pg_current_xact_id()")
@@ -215,7 +217,7 @@ async def measure_statements(given: Measurement) -> Figures:
     if given.peer.store != "postgres":
         return {}
     await given.peer.create()
-    count = round(given.sizes.backlog(given.peer) * given.sizes.counted_share)
+    count = round(given.sizes.backlog(type(given.peer)) * given.sizes.counted_share)
     await _enqueue_all(given.peer, range(count))
     await _settle(given.peer)
     before = await _commits(given.peer)
@@ -267,7 +269,7 @@ async def measure_latency(given: Measurement) -> Figures:
     return {"latency": statistics.median(took), "latency_p99": took[int(len(took) * 0.99)]}
 
 
-MEASUREMENTS: dict[str, Callable[[Measurement], Awaitable[Figures]]] = {
+MEASUREMENTS: dict[str, Callable[[Measurement], Coroutine[Any, Any, Figures]]] = {
     "enqueueing": measure_enqueueing,
     "drain, one worker": lambda given: measure_drain(given, 1),
     "drain, two workers": lambda given: measure_drain(given, 2),

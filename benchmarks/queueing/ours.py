@@ -50,13 +50,8 @@ class OursBase(Peer):
         )
 
     async def enqueue_many(self, numbers: Sequence[int]) -> None:
-        now = datetime.now(UTC)
-        await self._client.schedule_many(
-            [
-                {"func": jobs.noop, "execution_time": now, "kwargs": {"number": number}}
-                for number in numbers
-            ]
-        )
+        arguments = [{"number": number} for number in numbers]
+        await self._client.schedule_many(jobs.noop, arguments, execution_time=datetime.now(UTC))
 
     async def work(self, stop: asyncio.Event) -> None:
         scheduler = await self._make(_CONNECTIONS)
@@ -73,7 +68,7 @@ class Ours(OursBase):
     _pool: Any
 
     async def _make(self, connections: int) -> Scheduler:
-        import asyncpg
+        import asyncpg  # type: ignore[import-untyped]
 
         from job_scheduler import Scheduler
 

@@ -23,7 +23,7 @@ from queueing.server import database
 Answer = dict[str, Any]
 """Either ``figures`` or an ``error``."""
 
-_PATIENCE = 600  # seconds that one measurement may take
+_PATIENCE = 300  # seconds that one measurement may take
 _UNWANTED = ("PYTHONDONTWRITEBYTECODE", "PYTHONUNBUFFERED")
 _FOLDER = Path(__file__).parents[1]
 _USUAL = ("enqueueing", "drain, one worker", "drain, two workers", "latency", "statements")

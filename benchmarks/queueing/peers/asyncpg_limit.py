@@ -13,7 +13,7 @@ from queueing import jobs
 from queueing.peer import Peer
 
 if TYPE_CHECKING:
-    import asyncpg
+    import asyncpg  # type: ignore[import-untyped]
 
 _TABLE = """
 CREATE TABLE bench_jobs (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from queueing.peer import Peer
 
 if TYPE_CHECKING:
-    from chancy import Chancy as Client
+    from chancy import Chancy as Client  # type: ignore[import-untyped]
     from chancy import Job
 
 _CONCURRENCY = 500

@@ -37,18 +37,18 @@ class DBOS(Peer):
             "log_level": "WARNING",
         }
 
-    def _launch(self) -> None:
+    async def _launch(self) -> None:
         from dbos import DBOS as Library  # noqa: N811
 
         Library(config=self._config())
         Library.workflow(name="noop")(jobs.noop)
         Library.launch()
-        Library.register_queue(_QUEUE, polling_interval_sec=_POLLING)
+        await Library.register_queue_async(_QUEUE, polling_interval_sec=_POLLING)
 
     async def create(self) -> None:
         from dbos import DBOS as Library  # noqa: N811
 
-        self._launch()
+        await self._launch()
         await asyncio.to_thread(Library.destroy, destroy_registry=True)
 
     async def open(self) -> None:
@@ -74,6 +74,6 @@ class DBOS(Peer):
     async def work(self, stop: asyncio.Event) -> None:
         from dbos import DBOS as Library  # noqa: N811
 
-        self._launch()
+        await self._launch()
         await stop.wait()
         await asyncio.to_thread(Library.destroy, workflow_completion_timeout_sec=_PATIENCE)

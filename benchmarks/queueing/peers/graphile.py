@@ -51,7 +51,9 @@ class GraphileWorker(Peer):
         await self._answer()
 
     async def close(self) -> None:
-        await self._process.communicate()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        await self._process.wait()
 
     async def _answer(self) -> str:
         assert self._process.stdout is not None

@@ -23,7 +23,7 @@ class Huey(Peer):
     bulk = "one by one"
 
     def _make(self) -> None:
-        from huey import SqliteHuey
+        from huey import SqliteHuey  # type: ignore[import-untyped]
 
         self._huey = SqliteHuey(filename=self.place, results=False, fsync=True, timeout=30)
         self._noop = self._huey.task(name="noop")(jobs.note)

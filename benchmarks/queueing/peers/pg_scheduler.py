@@ -12,8 +12,8 @@ from queueing import jobs
 from queueing.peer import Peer
 
 if TYPE_CHECKING:
-    import asyncpg
-    from pg_scheduler import Scheduler
+    import asyncpg  # type: ignore[import-untyped]
+    from pg_scheduler import Scheduler  # type: ignore[import-untyped]
 
 _CONCURRENCY = 500
 _CONNECTIONS = 20

@@ -28,7 +28,7 @@ class PgQueuer(Peer):
         await self.close()
 
     async def open(self) -> None:
-        import asyncpg
+        import asyncpg  # type: ignore[import-untyped]
         from pgqueuer.db import AsyncpgDriver
         from pgqueuer.queries import Queries
 

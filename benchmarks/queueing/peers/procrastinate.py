@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from queueing import jobs
 from queueing.peer import Peer
@@ -52,7 +52,8 @@ class Procrastinate(Peer):
         await self._noop.defer_async(number=number)
 
     async def enqueue_many(self, numbers: Sequence[int]) -> None:
-        await self._noop.batch_defer_async(*({"number": number} for number in numbers))
+        arguments: list[dict[str, Any]] = [{"number": number} for number in numbers]
+        await self._noop.batch_defer_async(*arguments)
 
     async def work(self, stop: asyncio.Event) -> None:
         async with self._app(_CONNECTIONS).open_async() as app:

@@ -44,9 +44,9 @@ clean: ## Remove the virtual environments and all caches
 	rm -rf $(VENV) $(QUEUE_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(QUEUE_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with: make PYTHON=/path/to/python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/.examples: $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[examples]'
@@ -64,5 +64,5 @@ $(VENV)/.bench: $(VENV)/bin/python setup.py
 $(QUEUE_VENV)/.bench: $(QUEUE_VENV)/bin/python setup.py benchmarks/queueing/requirements.txt
 	$(QUEUE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/queueing/requirements.txt
 	$(QUEUE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable .
-	if command -v node npm > /dev/null; then npm install --silent --prefix $(QUEUE_VENV) graphile-worker@0.17; fi
+	if command -v npm > /dev/null; then npm install --silent --prefix $(QUEUE_VENV) graphile-worker@0.17; fi
 	@touch $@

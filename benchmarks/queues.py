@@ -1,6 +1,6 @@
 """What durable job queues do, side by side; see README.md.
 
-Not named after what it measures: a ``queue.py`` here would stand before that of Python.
+It is not ``queue.py``, which would stand here before the module that Python itself needs.
 
 python benchmarks/queues.py [--quick] [--rounds 3] [--json FILE] [--peers ours,pgqueuer]
                             [--history 1000000] [--long-transaction]

@@ -143,15 +143,23 @@ async def measure_drain_beside_a_transaction(given: Measurement) -> Figures:
         await connection.execute("SELECT pg_current_xact_id()")
         await _drain(given, range(count), 1)
         notes = await _drain(given, range(count, 2 * count), 1)
-        age, transactions = await connection.fetchrow(
-            "SELECT extract(epoch FROM clock_timestamp() - xact_start)::float8, age(backend_xmin)"
-            " FROM pg_stat_activity WHERE pid = pg_backend_pid()"
-        )
+        seconds, transactions = await _age(given.peer, connection.get_server_pid())
     return {
         "held": _jobs_per_second(notes),
-        "held_seconds": age,
+        "held_seconds": seconds,
         "held_transactions": transactions,
     }
+
+
+async def _age(peer: Peer, process: int) -> tuple[float, int]:
+    """Of a transaction: in seconds, and in transactions since; asked from outside."""
+    async with connected(peer.place) as connection:
+        seconds, transactions = await connection.fetchrow(
+            "SELECT extract(epoch FROM clock_timestamp() - xact_start)::float8, age(backend_xmin)"
+            " FROM pg_stat_activity WHERE pid = $1",
+            process,
+        )
+    return seconds, transactions
 
 
 async def _drain(given: Measurement, numbers: range, workers: int) -> list[tuple[int, float]]:

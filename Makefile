@@ -3,9 +3,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+QUEUE_VENV := .venv-queue
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test flake soak lint bench-launch bench-cron bench-schedules clean
+.PHONY: help demo test flake soak lint bench-launch bench-cron bench-schedules bench-queue clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -36,13 +37,16 @@ bench-cron: $(VENV)/.bench ## Measure the search for the next instant, beside pe
 bench-schedules: $(VENV)/.bench ## Measure many schedules and how late their jobs are, beside peers (7 minutes)
 	$(BIN)/python benchmarks/schedules.py
 
-clean: ## Remove the virtual environment and all caches
-	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+bench-queue: $(QUEUE_VENV)/.bench ## Measure durable job queues, beside peers (20 minutes)
+	$(QUEUE_VENV)/bin/python benchmarks/queues.py
+
+clean: ## Remove the virtual environments and all caches
+	rm -rf $(VENV) $(QUEUE_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/bin/python:
+$(VENV)/bin/python $(QUEUE_VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; say which with: make PYTHON=/path/to/python3.12")'
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@:/bin/python=)
 
 $(VENV)/.examples: $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[examples]'
@@ -54,4 +58,11 @@ $(VENV)/.test: $(VENV)/bin/python setup.py pyproject.toml
 
 $(VENV)/.bench: $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[bench]'
+	@touch $@
+
+# graphile-worker is of node, and is left out where that is not.
+$(QUEUE_VENV)/.bench: $(QUEUE_VENV)/bin/python setup.py benchmarks/queueing/requirements.txt
+	$(QUEUE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/queueing/requirements.txt
+	$(QUEUE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable .
+	if command -v npm > /dev/null; then npm install --silent --prefix $(QUEUE_VENV) graphile-worker@0.17; fi
 	@touch $@

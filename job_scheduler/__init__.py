@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from job_scheduler.job_scheduler import JobScheduler as JobScheduler
     from job_scheduler.retry import RetryPolicy as RetryPolicy
     from job_scheduler.run import Run as Run
+    from job_scheduler.schedule import ConflictResolution as ConflictResolution
+    from job_scheduler.scheduler import JobPriority as JobPriority
+    from job_scheduler.scheduler import Scheduler as Scheduler
     from job_scheduler.triggers import Cron as Cron
     from job_scheduler.triggers import Interval as Interval
     from job_scheduler.triggers import Once as Once
@@ -27,14 +30,17 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConflictResolution",
     "Cron",
     "CronScheduler",
     "Interval",
     "Job",
+    "JobPriority",
     "JobScheduler",
     "Once",
     "RetryPolicy",
     "Run",
+    "Scheduler",
     "load_jobs",
 ]
 
@@ -43,7 +49,10 @@ _HOME = {
     "CronScheduler": "job_scheduler.job_scheduler",
     "Interval": "job_scheduler.triggers",
     "Job": "job_scheduler.job",
+    "JobPriority": "job_scheduler.scheduler",
     "JobScheduler": "job_scheduler.job_scheduler",
+    "Scheduler": "job_scheduler.scheduler",
+    "ConflictResolution": "job_scheduler.schedule",
     "Once": "job_scheduler.triggers",
     "RetryPolicy": "job_scheduler.retry",
     "Run": "job_scheduler.run",

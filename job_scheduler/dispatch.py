@@ -26,8 +26,9 @@ if TYPE_CHECKING:
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
-    from job_scheduler.planner import Planner
+    from job_scheduler.plans import Plans
     from job_scheduler.run import Run
+    from job_scheduler.stored_plans import StoredPlans, StoreOptions
     from job_scheduler.target import Place
 
 _TIME_TO_STOP: Final = 2.0
@@ -43,11 +44,19 @@ _MOST_KEYS: Final = 100_000
 class Dispatcher:
     """Gives each run to what executes it; starts each executor with the first run for it."""
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        options: Mapping[str, Any],
+        jobs: Callable[[], Mapping[str, type[Job]]] = dict,
+        store: StoreOptions | None = None,
+    ) -> None:
         settings = dict(options)
         self._eager = settings.pop("eager", False)
         self._start_method = settings.pop("start_method", None)
         self._settings = Settings(**settings)
+        self._jobs = jobs
+        self._store = store
+        self._planner: Plans | None = None
         self._targets: dict[type[Job], Target] = {}
         self._start_unused()
         _dispatchers.add(self)
@@ -61,7 +70,9 @@ class Dispatcher:
         self._launcher: Launcher | None = None
         self._executors: dict[str, Executor] = {}
         self._loop_thread: LoopThread | None = None
-        self._planner: Planner | None = None
+        if self._planner is not None:
+            _abandoned.append(self._planner)
+        self._planner = None
         self._by_key: OrderedDict[tuple[str, str], Run] = OrderedDict()
         self._starting: set[tuple[str, str]] = set()
 
@@ -87,6 +98,10 @@ class Dispatcher:
             target = self._targets[job_class] = Target.of(job_class)
         target.check(name, arguments)
         seconds = target.timeout if timeout is None else seconds_or_none(timeout, "timeout")
+        if self._store is not None:
+            return self.planner().run_later(
+                name, target, arguments, timeout=seconds, key=_checked(key), **later or {}
+            )
         submit = self._submit
         if later or target.retry is not None:
             submit = functools.partial(self._submit_later, later or {})
@@ -104,8 +119,7 @@ class Dispatcher:
         submit: Callable[..., Run],
     ) -> Run:
         """Return the run that has this key; only if there is none, start one."""
-        if not isinstance(key, str) or not key:
-            raise InvalidOptionError(f"key is {key!r}; it must be a string that is not empty")
+        _checked(key)
         with self._lock:
             known = self._by_key.get((name, key))
             if known is None:
@@ -201,12 +215,10 @@ class Dispatcher:
                 self._loop_thread = LoopThread()
             return self._loop_thread
 
-    def planner(self) -> Planner:
+    def planner(self) -> Plans:
         """Schedules and delayed runs; the engine is started when they are first asked for."""
         with self._lock:
             if self._planner is None:
-                from job_scheduler.planner import Planner
-
                 if self._closed:
                     raise ShutdownError(
                         "nothing was scheduled: the scheduler was shut down; make a new one"
@@ -216,8 +228,35 @@ class Dispatcher:
                         "with eager=True jobs run at once: what is scheduled needs a scheduler "
                         "without it"
                     )
-                self._planner = Planner(self.executor, self.loop_thread())
+                self._planner = self._open_planner()
             return self._planner
+
+    def _open_planner(self) -> Plans:
+        if self._store is None:
+            from job_scheduler.planner import Planner
+
+            return Planner(self.executor, self.loop_thread())
+        from job_scheduler.launcher import main_module
+        from job_scheduler.stored_plans import StoredPlans
+
+        return StoredPlans(
+            self._store,
+            self._jobs,
+            self.executor,
+            self.loop_thread(),
+            wait_at_exit=self._settings.wait_at_exit,
+            only_accepts=main_module.runs_jobs,  # a job's process ends with the job
+        )
+
+    def stored(self) -> StoredPlans:
+        """The same with a store; raises ``InvalidOptionError`` without one."""
+        if self._store is None:
+            raise InvalidOptionError(
+                "without a store a run is known only to the handle that run() returns: give "
+                "JobScheduler(store='sqlite:///jobs.db')"
+            )
+        plans: Any = self.planner()
+        return plans  # type: ignore[no-any-return]
 
     @property
     def healthy(self) -> bool:
@@ -248,6 +287,8 @@ class Dispatcher:
     def shutdown(self, timeout: float | None) -> None:
         """Take no more runs, wait for accepted ones, and stop what is left after ``timeout``."""
         self.refuse_in_a_job("shutdown()", "call shutdown(wait=False), or ")
+        if self._store is not None and self._planner is not None:
+            self.stored().shutdown(timeout)
         self.close()
         deadline = None if timeout is None else time.monotonic() + timeout
         while runs := self._pending():  # again, since one may have been on its way in
@@ -308,6 +349,15 @@ def open_launcher(settings: Settings, start_method: str | None) -> Launcher:
 
     return SpawnLauncher(settings)
 
+
+def _checked(key: str | None) -> str | None:
+    if key is not None and (not isinstance(key, str) or not key):
+        raise InvalidOptionError(f"key is {key!r}; it must be a string that is not empty")
+    return key
+
+
+_abandoned: Final[list[Plans]] = []
+"""What forked children have inherited: its connections are the parent's, so nothing closes them."""
 
 _dispatchers: weakref.WeakSet[Dispatcher] = weakref.WeakSet()
 

@@ -18,27 +18,37 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler import instants
+from job_scheduler.attempt import Attempt, not_started
 from job_scheduler.durations import describe_duration
-from job_scheduler.engine_log import log_end, log_gap, log_held_up, log_waiting
-from job_scheduler.errors import ShutdownError
+from job_scheduler.engine_log import log_end, log_gap, log_held_up, log_not_recorded, log_waiting
+from job_scheduler.errors import (
+    DuplicateIdError,
+    SchedulerError,
+    ShutdownError,
+    StoreError,
+    UnknownJobError,
+)
 from job_scheduler.executors.starter import Starter
-from job_scheduler.launcher.ending import log_failure
+from job_scheduler.leases import LeaseKeeper, lease_clock
 from job_scheduler.log import tell
-from job_scheduler.run import Ending, Run, RunError, RunState
+from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution, Missed, after_set_back, plan
-from job_scheduler.stores.base import Advance, Again, Finish, NewRun, Worker
+from job_scheduler.stores.base import Advance, Finish, NewRun, Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from job_scheduler.executors.base import Executor
+    from job_scheduler.known import KnownJobs
+    from job_scheduler.leases import LeaseSettings
+    from job_scheduler.run import Run
     from job_scheduler.schedule import Schedule
-    from job_scheduler.stores.base import Claim, Due, Store
+    from job_scheduler.stores.base import Claim, Due, Finished, Store
     from job_scheduler.target import Place, Target
 
 _AT_ONE_TIME: Final = 64
-"""Schedules that are advanced, and runs that are claimed, before others get their turn."""
+"""Schedules that are advanced before others get their turn."""
 
 _SOON: Final = timedelta(milliseconds=50)
 """How long before its instant a run may be planned."""
@@ -53,6 +63,12 @@ before it goes on; only to offer it is not enough, since no thread wakes that so
 _AFTER_AN_ERROR: Final = 1.0
 """Seconds until the next turn after one that has failed."""
 
+_BETWEEN_TRIES: Final = 0.1
+"""Seconds between two tries to record the last ends."""
+
+_TAKEN: Final = timedelta(milliseconds=10)
+"""When to look again for what is due, but was being taken by another worker."""
+
 _TIME_TO_STOP: Final = 10.0
 """Seconds after which what was told to stop, and does not, is left behind."""
 
@@ -66,28 +82,6 @@ _SET_BACK: Final = timedelta(seconds=1)
 """Less is a correction of the clock that nobody notices."""
 
 
-class _Attempt:
-    """A run that is started here."""
-
-    __slots__ = ("cancelled", "claim", "run", "target")
-
-    def __init__(self, claim: Claim, target: Target | None) -> None:
-        self.claim = claim
-        self.target = target
-        """None once its schedule was removed."""
-        self.run: Run | None = None
-        """None until an executor has taken it."""
-        self.cancelled = False
-
-    @property
-    def place(self) -> Place | None:
-        return None if self.target is None else self.target.place
-
-    def cancel(self) -> bool:
-        self.cancelled = True
-        return self.run is None or self.run.cancel()
-
-
 class Engine:
     """Does what is due in a store, on executors.
 
@@ -95,6 +89,9 @@ class Engine:
         store: where schedules and runs are kept.
         executors: gives the executor for a place.
         max_concurrent_jobs: how many runs go on at one time; None: as many as are due.
+        known: the jobs that are found by name; None: each comes with what it runs.
+        leases: how claims are kept; None: they hold for ever.
+        clock: gives seconds, by which claims are kept.
         observer: told when runs start and end here.
         longest_sleep: seconds after which the loop looks up in any case: the clock may have
             been set, or a row changed by hand.
@@ -106,6 +103,9 @@ class Engine:
         executors: Callable[[Place], Executor],
         *,
         max_concurrent_jobs: int | None = None,
+        known: KnownJobs | None = None,
+        leases: LeaseSettings | None = None,
+        clock: Callable[[], float] = lease_clock,
         observer: Observer | None = None,
         longest_sleep: float = 5.0,
     ) -> None:
@@ -115,10 +115,14 @@ class Engine:
         self._most = max_concurrent_jobs
         self._observer = observer
         self._longest_sleep = longest_sleep
-        self._worker = Worker(os.urandom(8).hex())
+        self._known = known
+        self._leases = leases
+        self._lease_clock = clock
+        self._keeper: LeaseKeeper | None = None
+        self._worker_id = os.urandom(8).hex()
         self._targets: dict[str, Target] = {}
-        self._running: dict[str, _Attempt] = {}
-        self._ended: deque[_Attempt] = deque()
+        self._running: dict[str, Attempt] = {}
+        self._ended: deque[Attempt] = deque()
         self._starter = Starter()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
@@ -129,17 +133,41 @@ class Engine:
         self._last_turn: float | None = None
         self._last_recorded = 0.0
         self._looked_at = 0.0
+        self._claimed_at = 0.0
         self._told_of_waiting = False
+        self._failing = False
+        self._is_open = False
+        self._opening = asyncio.Lock()
+        self._turning = asyncio.Lock()
         self._clock_offset: timedelta | None = None
 
     # Life
 
+    async def ready(self) -> None:
+        """Have the store opened; costs nothing once it is."""
+        if self._is_open:
+            return
+        async with self._opening:
+            if not self._is_open:
+                await self.store.open()
+                self._is_open = True
+
     async def start(self) -> None:
-        """Begin to do what is due, on the running loop; harmless twice."""
+        """Begin to do what is due, on the running loop; harmless twice.
+
+        Raises ``StoreError`` if the store cannot be opened.
+        """
         if self._task is not None:
             return
         self._loop = asyncio.get_running_loop()
         self._news = asyncio.Event()
+        if self.store.durable:
+            self._worker_id = os.urandom(8).hex()
+            await self.ready()
+        if self._leases is not None:
+            self._keeper = LeaseKeeper(self, self._leases, self._lease_clock)
+            self._keeper.start()
+            await self.store.listen(self.wake, self._keeper.hint)
         self._accepting = True
         self._last_turn = time.monotonic()
         self._begin()
@@ -165,20 +193,54 @@ class Engine:
             return
         assert self._loop is not None
         deadline = None if timeout is None else self._loop.time() + timeout
-        while self._running and (deadline is None or self._loop.time() < deadline):
-            await self._wait_for_news(deadline)
-            await self._end_runs()
-        for attempt in tuple(self._running.values()):
-            attempt.cancel()
-        deadline = self._loop.time() + _TIME_TO_STOP
-        while self._can_be_stopped() and self._loop.time() < deadline:
-            await self._wait_for_news(deadline)
-            await self._end_runs()
+        await self._record_ends(lambda: bool(self._running), deadline)
+        for attempt in self.attempts():
+            attempt.cancel() if self._leases is None else attempt.give_up()
+        await self._record_ends(self._can_be_stopped, self._loop.time() + _TIME_TO_STOP)
         task, self._task = self._task, None
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        await self._end_runs()  # it may have been at that
+        await self._let_go()
+
+    async def _record_ends(self, go_on: Callable[[], bool], deadline: float | None) -> None:
+        """Record what ends, as long as there is anything to wait for, until the deadline."""
+        assert self._loop is not None
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline), self._turning:
+                    await self._end_runs()
+            except TimeoutError:
+                return
+            except StoreError as error:
+                self._tell_of_failure(error)
+                await asyncio.sleep(_BETWEEN_TRIES)
+            else:
+                if not go_on():
+                    return
+                await self._wait_for_news(deadline)
+            if deadline is not None and self._loop.time() >= deadline:
+                return
+
+    async def _let_go(self) -> None:
+        """Hand back what did not stop, and only then renew no more."""
+        if self._leases is not None and self._running:
+            now = self.store.now()
+            ends = [attempt.hand_back(now) for attempt in self.attempts()]
+            self._running.clear()
+            try:
+                await self.store.finish(ends)
+            except StoreError as error:
+                said = "%d runs could not be handed back, and are started again later: %s"
+                tell(logging.ERROR, said, len(ends), error)
+        if self._keeper is not None:
+            await self._keeper.stop()
+            self._keeper = None
+
+    async def close(self) -> None:
+        """Have the store let go of what it holds; it is opened again when it is needed."""
+        self._is_open = False
+        await self.store.close()
 
     def stop_starting(self) -> None:
         """Start nothing more; what goes on goes on. From any thread."""
@@ -186,12 +248,12 @@ class Engine:
 
     def _can_be_stopped(self) -> bool:
         """Whether there is anything that was told to stop and may do so."""
-        return any(attempt.place not in (None, "thread") for attempt in self._running.values())
+        return any(attempt.can_be_stopped for attempt in self._running.values())
 
     @property
     def busy(self) -> bool:
         """Whether runs go on, or have ended and are not recorded."""
-        return bool(self._running)
+        return bool(self._running) or self._turning.locked()
 
     async def __aenter__(self) -> Engine:
         await self.start()
@@ -211,17 +273,61 @@ class Engine:
         """Seconds since the loop's last turn; None before the first."""
         return None if self._last_turn is None else time.monotonic() - self._last_turn
 
+    @property
+    def worker(self) -> Worker:
+        """Who this is to the store."""
+        lease = None if self._leases is None else self._leases.lease
+        return Worker(self._worker_id, lease, None if self._known is None else self._known.names)
+
+    def attempts(self) -> list[Attempt]:
+        """What goes on here; from any thread."""
+        return list(self._running.values())
+
+    @property
+    def unknown(self) -> dict[str, int]:
+        """How many runs are due of jobs that are not known here, when it was last looked."""
+        return {} if self._keeper is None else self._keeper.unknown
+
     # What is planned
 
     async def add(self, schedule: Schedule, target: Target, first: datetime | None = None) -> bool:
         """Plan a schedule, from ``first`` on or from now; False if there is one with its id."""
-        next_at = schedule.first_after(self.store.now()) if first is None else first
-        if next_at is not None and schedule.end is not None and next_at > schedule.end:
-            next_at = None
+        next_at = self._first_of(schedule, first)
         if schedule.id not in self._targets:  # before the store has it: it may be due at once
             self._targets[schedule.id] = target
         if not await self.store.add(schedule, next_at):
             return False
+        self._expect(next_at)
+        return True
+
+    def _first_of(self, schedule: Schedule, first: datetime | None) -> datetime | None:
+        next_at = schedule.first_after(self.store.now()) if first is None else first
+        is_over = next_at is not None and schedule.end is not None and next_at > schedule.end
+        return None if is_over else next_at
+
+    async def declare(
+        self, schedule: Schedule, first: datetime | None, on_conflict: ConflictResolution
+    ) -> bool:
+        """Have the store keep a schedule of a known job; True if it is new or was changed.
+
+        One that is there with the same definition stays as it is: a program says what it wants at
+        each start, and many workers do. Raises ``DuplicateIdError`` for another definition.
+        """
+        next_at = self._first_of(schedule, first)
+        while not await self.store.add(schedule, next_at):
+            there = await self.store.schedule(schedule.id)
+            if there is None:
+                continue  # it was removed just now
+            if on_conflict is ConflictResolution.IGNORE or schedule.says_the_same(there.schedule):
+                return False
+            if on_conflict is ConflictResolution.RAISE:
+                raise DuplicateIdError(
+                    f"{schedule.id!r} is scheduled already, {there.schedule.trigger.describe()}: "
+                    f"give another id, remove that one first, or say "
+                    f"conflict_resolution='replace'"
+                )
+            if await self.store.change(schedule, next_at):
+                break
         self._expect(next_at)
         return True
 
@@ -252,7 +358,7 @@ class Engine:
                 gap = Missed(next_at, last[-1], number, "paused")
                 next_at = record.schedule.first_after(now)
             await self.store.resume(schedule_id, next_at, gap)
-            self._wake()
+            self.wake()
             if gap is not None:
                 log_gap(record.schedule, gap)
         return True
@@ -265,12 +371,25 @@ class Engine:
         self._expect(run.at)
         return True
 
+    async def enqueue_known(
+        self,
+        runs: Sequence[NewRun],
+        on_conflict: ConflictResolution = ConflictResolution.RAISE,
+        connection: Any = None,
+    ) -> dict[str, RunState]:
+        """Have the store keep runs of known jobs; see ``Store.enqueue``."""
+        taken = await self.store.enqueue(runs, on_conflict, connection)
+        self._expect(min(run.at for run in runs) if runs else None)
+        return taken
+
     async def cancel(self, run_id: str) -> bool:
         """Cancel a run: it never starts, or is asked to stop; False if it had ended."""
         if await self.cancel_waiting(run_id):
             return True
         attempt = self._running.get(run_id)
-        return attempt is not None and attempt.cancel()
+        if attempt is not None:
+            return attempt.cancel()
+        return await self.store.ask_to_stop(run_id)
 
     async def cancel_waiting(self, run_id: str) -> bool:
         """Cancel a run that has not started; False if it does not wait."""
@@ -281,7 +400,7 @@ class Engine:
 
     async def next_instant(self) -> datetime | None:
         """When something will be due next."""
-        return await self.store.next_instant(self._worker)
+        return await self.store.next_instant(self.worker)
 
     def target_of(self, schedule_id: str) -> Target:
         """What a schedule runs."""
@@ -297,16 +416,25 @@ class Engine:
     async def _serve(self) -> None:
         while True:
             try:
-                until = await self._turn()
-            except Exception:
-                tell(
-                    logging.ERROR,
-                    "the scheduler's loop has failed; it goes on in a second",
-                    exc_info=True,
-                )
+                async with self._turning:
+                    until = await self._turn()
+            except Exception as error:
+                self._tell_of_failure(error)
                 await asyncio.sleep(_AFTER_AN_ERROR)
                 continue
+            if self._failing:
+                self._failing = False
+                tell(logging.INFO, "the store is there again")
             await self._rest(until)
+
+    def _tell_of_failure(self, error: Exception) -> None:
+        """Tell of a store that is away once, and of whatever else each time."""
+        if not isinstance(error, StoreError):
+            said = "the scheduler's loop has failed; it goes on in a second"
+            tell(logging.ERROR, said, exc_info=True)
+        elif not self._failing:
+            self._failing = True
+            tell(logging.ERROR, "nothing is started for now, until the store is back: %s", error)
 
     async def _turn(self) -> datetime | None:
         """Do what is due; returns when something will be."""
@@ -317,14 +445,14 @@ class Engine:
             await self._end_runs()
             return None
         now = self.store.now()
+        self._claimed_at = self._lease_clock()
         due = await self.store.due(now, _AT_ONE_TIME)
         if self._ended and any(each.active >= each.schedule.most_active for each in due):
             await self._end_runs()  # perhaps theirs: then nothing is overlapped
             due = await self.store.due(now, _AT_ONE_TIME)
         if due:
             await self._advance(due, now)
-        room = self._room()
-        claims = await self.store.claim(now, room, self._worker) if room else []
+        claims = await self._claim(now)
         if "thread" in [self._start(claim) for claim in claims]:
             time.sleep(_BREATH)
         # What is due goes before what has ended, but not for long: runs that are not recorded
@@ -335,6 +463,22 @@ class Engine:
         if in_a_burst or await self._plan_ahead(now):
             return now
         return await self._next_look(now) if self._room() else None
+
+    async def _claim(self, now: datetime) -> list[Claim]:
+        """Take what is due; a store on disk is told in the same step what has ended."""
+        if not self.store.durable or not self._ended:
+            room = self._room()
+            return await self.store.claim(now, room, self.worker) if room else []
+        ends = self._take_ended()
+        try:
+            room = self._room()
+            finishes = [finish for finish, _ in ends]
+            finished, claims = await self.store.exchange(finishes, now, room, self.worker)
+        except BaseException:
+            self._put_back(ends)
+            raise
+        await self._tell_ended(ends, finished)
+        return claims
 
     async def _plan_ahead(self, now: datetime) -> bool:
         """Plan what is due soon, so that its runs have but to be started; whether there was any.
@@ -354,14 +498,16 @@ class Engine:
 
     async def _next_look(self, now: datetime) -> datetime | None:
         """When to look again: a little before something is due, or just then."""
-        instant = await self.store.next_instant(self._worker)
-        return instant - _SOON if instant is not None and instant > now + _SOON else instant
+        instant = await self.store.next_instant(self.worker)
+        if instant is None or instant > now + _SOON:
+            return None if instant is None else instant - _SOON
+        return max(instant, now + _TAKEN) if self.store.durable else instant
 
     def _room(self) -> int:
         """How many runs may be started now; at none, the end of one will wake the loop."""
         if self._most is None:
-            return _AT_ONE_TIME
-        return min(_AT_ONE_TIME, self._most - len(self._running))
+            return self.store.batch
+        return max(0, min(self.store.batch, self._most - len(self._running)))
 
     async def _advance(self, due: list[Due], now: datetime) -> None:
         """Decide what to do about schedules; one that cannot be planned is paused alone."""
@@ -427,9 +573,9 @@ class Engine:
         """Wake the loop if this comes before what it sleeps for; from any thread."""
         until = self._sleeping_until
         if until is None or (instant is not None and instant < until):
-            self._wake()
+            self.wake()
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
         """Have the loop look at what has changed; from any thread."""
         if self._notified or self._loop is None or self._news is None:
             return
@@ -463,21 +609,44 @@ class Engine:
 
     def _start(self, claim: Claim) -> Place | None:
         """Have a run started; tells where."""
-        target = self._targets.get(claim.run_id)
-        if target is None and claim.schedule is not None:
-            target = self._targets.get(claim.schedule.id)
-        attempt = self._running[claim.run_id] = _Attempt(claim, target)
-        if attempt.place == "process":
+        try:
+            target, refused = self._target_of(claim), None
+        except SchedulerError as error:  # it is not known any more, or cannot be run as it is now
+            target, refused = None, error
+        lease = 0.0 if self._leases is None else self._leases.lease
+        attempt = Attempt(claim, target, self._claimed_at + lease)
+        before = self._running.get(claim.run_id)
+        if before is not None:  # it was replaced, or given to others who have left it, too
+            before.give_up()
+        attempt.given_up = self._leases is not None and not self._accepting
+        self._running[claim.run_id] = attempt
+        if refused is not None:
+            self._refuse(attempt, refused)
+        elif attempt.place == "process":
             self._starter.call(lambda: self._submit(attempt))
         else:
             self._submit(attempt)
         return attempt.place
 
-    def _submit(self, attempt: _Attempt) -> None:
+    def _refuse(self, attempt: Attempt, error: SchedulerError) -> None:
+        """End a run that cannot be started here; one of an unknown job is left to others."""
+        attempt.given_up = isinstance(error, UnknownJobError)
+        attempt.run = not_started(attempt.claim, ShutdownError() if attempt.given_up else error)
+        self._notice(attempt, attempt.run)
+
+    def _target_of(self, claim: Claim) -> Target | None:
+        if self._known is not None:
+            return self._known.target(claim.job, claim.place)
+        target = self._targets.get(claim.run_id)
+        if target is None and claim.schedule is not None:
+            target = self._targets.get(claim.schedule.id)
+        return target
+
+    def _submit(self, attempt: Attempt) -> None:
         """Give a run to its executor."""
         claim, target = attempt.claim, attempt.target
         try:
-            if target is None or attempt.cancelled:
+            if target is None or attempt.cancelled or attempt.given_up:
                 raise ShutdownError("it was taken off the plan")
             timeout = target.timeout if claim.timeout is None else claim.timeout
             executor = self._executors.get(target.place)
@@ -486,17 +655,17 @@ class Engine:
             run_id = claim.run_id if claim.attempt == 1 else f"{claim.run_id}/{claim.attempt}"
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
         except BaseException as error:
-            run = _not_started(claim, error)
+            run = not_started(claim, error)
         attempt.run = run
-        if attempt.cancelled:
+        if attempt.cancelled or attempt.given_up:
             run.cancel()
         run._when_changed(lambda: self._notice(attempt, run))
 
-    def _notice(self, attempt: _Attempt, run: Run) -> None:
+    def _notice(self, attempt: Attempt, run: Run) -> None:
         """A run has changed; called in whatever thread it is that changes it."""
         if run.state.ended:
             self._ended.append(attempt)
-            self._wake()
+            self.wake()
         elif self._observer is not None and run.state is RunState.RUNNING:
             self._observer.started(attempt.claim.run_id, run)
 
@@ -505,20 +674,34 @@ class Engine:
         self._last_recorded = time.monotonic()
         if not self._ended:
             return
-        ends = []
+        ends = self._take_ended()
+        try:
+            finished = await self.store.finish([finish for finish, _ in ends])
+        except BaseException:
+            self._put_back(ends)
+            raise
+        await self._tell_ended(ends, finished)
+
+    def _take_ended(self) -> list[tuple[Finish, Attempt]]:
+        """What has ended and is not recorded."""
+        ends: list[tuple[Finish, Attempt]] = []
         while self._ended:
             attempt = self._ended.popleft()
             # It may have told so twice, and perhaps the next attempt goes on already.
             if self._running.get(attempt.claim.run_id) is attempt:
-                ends.append(self._finish(attempt))
+                ends.append((self._finish(attempt), attempt))
                 del self._running[attempt.claim.run_id]
-        try:
-            finished = await self.store.finish([finish for finish, _ in ends])
-        except BaseException:
-            for finish, attempt in ends:  # to be told again
-                self._running[finish.claim.run_id] = attempt
-                self._ended.append(attempt)
-            raise
+        return ends
+
+    def _put_back(self, ends: list[tuple[Finish, Attempt]]) -> None:
+        """They could not be recorded, and are to be told again."""
+        for finish, attempt in ends:
+            self._running[finish.claim.run_id] = attempt
+            self._ended.append(attempt)
+
+    async def _tell_ended(
+        self, ends: list[tuple[Finish, Attempt]], finished: list[Finished | None]
+    ) -> None:
         for (finish, attempt), held in zip(ends, finished, strict=True):
             again = held is not None and held.again
             if not again:
@@ -526,27 +709,24 @@ class Engine:
             if self._observer is not None and attempt.run is not None:
                 self._observer.ended(finish.claim.run_id, attempt.run, again)
         for (finish, _), held in zip(ends, finished, strict=True):  # all were told before
+            if held is None and self._leases is not None:
+                log_not_recorded(finish.claim)
+                continue
             log_end(finish, again=held is not None and held.again)
             if held is not None:
                 await self._pause_after(finish.claim.schedule, held.failures)
 
-    def _finish(self, attempt: _Attempt) -> tuple[Finish, _Attempt]:
-        claim, run = attempt.claim, attempt.run
-        assert run is not None
-        ending = run._ending
-        assert ending is not None
+    def _finish(self, attempt: Attempt) -> Finish:
+        claim, now = attempt.claim, self.store.now()
+        most_crashes = None if self._leases is None else self._leases.most_crashes
         again = next_at = None
-        if ending.state is RunState.FAILED and self._accepting and not attempt.cancelled:
-            policy = claim.retry
-            if policy is None and attempt.target is not None:
-                policy = attempt.target.retry
-            kinds = () if ending.error is None else (ending.error.type, *ending.error.bases)
-            if policy is not None and policy.wants(claim.retries, kinds):
-                delay = policy.delay_before(claim.retries + 1)
-                again = Again(self.store.now() + delay, "failure")
+        if self._accepting or self._leases is not None:
+            again = attempt.again(now, most_crashes)
         if claim.schedule is not None and claim.schedule.counts_from_end and again is None:
-            next_at = claim.schedule.first_after(self.store.now())
-        return Finish(claim, ending, run._started_at, again, next_at), attempt
+            next_at = claim.schedule.first_after(now)
+        started_at = None if attempt.run is None else attempt.run._started_at
+        result = attempt.result() if self.store.durable else None
+        return Finish(claim, attempt.ending, started_at, again, next_at, result)
 
     async def _pause_after(self, schedule: Schedule | None, failures: int) -> None:
         most = None if schedule is None else schedule.pause_on_failures
@@ -569,27 +749,3 @@ class Observer(Protocol):
 
     def ended(self, run_id: str, run: Run, again: bool) -> None:
         """An attempt has ended, and whether there will be another."""
-
-
-class _NoOwner:
-    """Of a run that could not be started: there is nothing to ask."""
-
-    def cancel(self, run: Run) -> bool:
-        return False
-
-    def signal(self, run: Run, number: int) -> None: ...
-
-    def process(self, run: Run) -> Any: ...
-
-
-def _not_started(claim: Claim, error: BaseException) -> Run:
-    """The run that an executor has refused, or that was not to be started any more."""
-    run = Run(claim.run_id, claim.job, _NoOwner())
-    if isinstance(error, ShutdownError):
-        reason = RunError("JobCancelled", str(error))
-        run._ended(Ending(RunState.CANCELLED, reason, ended_at=time.time()))
-        return run
-    reason = RunError(type(error).__name__, str(error))
-    run._ended(Ending(RunState.FAILED, reason, ended_at=time.time()))
-    log_failure(run)
-    return run

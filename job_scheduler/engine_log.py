@@ -9,7 +9,7 @@ from job_scheduler.log import logger, tell
 
 if TYPE_CHECKING:
     from job_scheduler.schedule import Missed, Schedule
-    from job_scheduler.stores.base import Finish
+    from job_scheduler.stores.base import Claim, Finish, Rescued
 
 
 def log_gap(schedule: Schedule, gap: Missed) -> None:
@@ -38,15 +38,13 @@ def describe_gap(gap: Missed) -> str:
 def log_end(finish: Finish, again: bool) -> None:
     """Tell how a run has ended, if anybody listens, and whether it is tried again."""
     claim = finish.claim
-    if again:
-        tell(
-            logging.WARNING,
-            "job %r: attempt %d has failed, the next is at %s (run %s)",
-            claim.job,
-            claim.attempt,
-            None if finish.again is None else finish.again.at,
-            claim.run_id,
-        )
+    if again and finish.again is not None:
+        said = {
+            "failure": "job %r: attempt %d has failed, the next is at %s (run %s)",
+            "crash": "job %r: attempt %d has crashed, the next is at %s (run %s)",
+            "release": "job %r: attempt %d is handed back at %s (run %s)",
+        }[finish.again.reason]
+        tell(logging.WARNING, said, claim.job, claim.attempt, finish.again.at, claim.run_id)
     elif logger.isEnabledFor(logging.INFO):
         took = ""
         if finish.started_at is not None and finish.ending.ended_at is not None:
@@ -72,3 +70,34 @@ def log_waiting(jobs: list[str]) -> None:
     )
     who = f"{jobs[0]!r} waits" if len(jobs) == 1 else f"{jobs[0]!r} and {len(jobs) - 1:,} more wait"
     tell(logging.WARNING, said, who)
+
+
+def log_lost_lease(claim: Claim, why: str, *, stops: bool) -> None:
+    """Tell that this worker gives up a run that goes on."""
+    what = "it is stopped here" if stops else "it cannot be stopped, but its end will not count"
+    said = "job %r: %s, so %s (run %s)"
+    tell(logging.WARNING, said, claim.job, why, what, claim.run_id)
+
+
+def log_rescued(rescued: Rescued, most_crashes: int) -> None:
+    """Tell that a run was found whose worker is no more."""
+    said = "job %r was left by its worker, crash %d of %d: %s (run %s)"
+    becomes = {
+        "pending": "it is started again",
+        "failed": "it has failed for good",
+        "cancelled": "it was to be cancelled, and is",
+    }[rescued.state]
+    level = logging.ERROR if rescued.state == "failed" else logging.WARNING
+    tell(level, said, rescued.job, rescued.crashes, most_crashes, becomes, rescued.run_id)
+
+
+def log_unknown(job: str, number: int) -> None:
+    """Tell of due runs that this worker leaves to others."""
+    said = "%s of job %r due, but this worker does not know that job: left for one that does"
+    tell(logging.WARNING, said, "1 run is" if number == 1 else f"{number:,} runs are", job)
+
+
+def log_not_recorded(claim: Claim) -> None:
+    """Tell that a run's end did not count, since its claim did not hold any more."""
+    said = "job %r has ended, but its claim did not hold any more: that end does not count (run %s)"
+    tell(logging.WARNING, said, claim.job, claim.run_id)

@@ -6,7 +6,10 @@ launching process import both. What is needed to run anything is loaded with the
 
 from __future__ import annotations
 
+import sys
+
 from job_scheduler.job import TestJob
+from job_scheduler.options import check_options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,8 +20,10 @@ if TYPE_CHECKING:
 
     from job_scheduler.dispatch import Dispatcher
     from job_scheduler.job import Job
-    from job_scheduler.planner import Planner
+    from job_scheduler.plans import Plans
     from job_scheduler.run import Run
+    from job_scheduler.stored_plans import StoreOptions
+    from job_scheduler.stores.base import Store
 
     JobClass = TypeVar("JobClass", bound=type[Job])
 
@@ -48,11 +53,25 @@ class JobScheduler:
             ``multiprocessing`` does; False is right for web workers.
         eager: run everything in place, in the calling thread, for tests of your own code.
         start_method: ``"zygote"`` or ``"spawn"``; default: what the platform can.
+        store: ``"sqlite:///jobs.db"`` or ``"postgresql://..."``: what is accepted is kept there,
+            survives this program, and may be run by any other that has the same store. Arguments
+            are JSON then. A job whose program dies is started again.
+        workers: with a store, how many runs go on in this program at one time; 0: it only accepts
+            them, and others run them.
+        lease: with a store, how long a run that is not heard of stays this program's. Durations are
+            seconds, strings like ``"30s"``, or ``timedelta``.
+        heartbeat: with a store, how often that is renewed; default: three times in a lease.
+        most_crashes: with a store, a run whose program or process has died so often fails for good.
+        keep: with a store, how long ended runs are kept; default: 7 days.
+        keep_most: with a store, how many ended runs are kept; default: 1,000,000.
+        keep_keys: with a store, how long keys are remembered; default: 30 days.
+        listen: False behind a transaction pooler of PostgreSQL.
     """
 
     jobs: dict[str, type[Job]]
 
     _options: Mapping[str, Any] = {}
+    _store: StoreOptions | None = None
     _dispatcher: Dispatcher | None = None
 
     def __init__(
@@ -69,6 +88,15 @@ class JobScheduler:
         wait_at_exit: bool | None = None,
         eager: bool = False,
         start_method: Literal["zygote", "spawn"] | None = None,
+        store: str | Store | None = None,
+        workers: int | None = None,
+        lease: float | str | timedelta | None = None,
+        heartbeat: float | str | timedelta | None = None,
+        most_crashes: int | None = None,
+        keep: float | str | timedelta | None = None,
+        keep_most: int | None = None,
+        keep_keys: float | str | timedelta | None = None,
+        listen: bool | None = None,
     ) -> None:
         if jobs is not None:
             _check_jobs(jobs)
@@ -86,7 +114,40 @@ class JobScheduler:
         }
         self._options = {key: value for key, value in given.items() if value is not None}
         self._options |= {"eager": eager}
-        _check_options(self._options)
+        check_options(self._options)
+        of_store = {
+            "workers": workers,
+            "lease": lease,
+            "heartbeat": heartbeat,
+            "most_crashes": most_crashes,
+            "keep": keep,
+            "keep_most": keep_most,
+            "keep_keys": keep_keys,
+            "listen": listen,
+        }
+        self._keep_in(store, {key: value for key, value in of_store.items() if value is not None})
+
+    def _keep_in(self, store: str | Store | None, options: dict[str, Any]) -> None:
+        """Have a store from now on, and look at once for what others have left in it."""
+        from job_scheduler.errors import InvalidOptionError
+
+        if store is None:
+            if options:
+                raise InvalidOptionError(
+                    f"{next(iter(options))!r} needs a store, as in store='sqlite:///jobs.db'"
+                )
+            return
+        from job_scheduler.launcher.main_module import is_imported_for_jobs
+        from job_scheduler.stored_plans import StoreOptions
+
+        if self._options["eager"]:
+            raise InvalidOptionError("with eager=True jobs run at once: give no store")
+        self._store = StoreOptions(store, **options)
+        if sys.platform == "linux" and self._options.get("start_method") != "spawn":
+            # What dies with its program is started again, so none may go on beside that.
+            self._options = {"on_parent_exit": "terminate", **self._options}
+        if not is_imported_for_jobs():
+            self._planner()
 
     def run(self, name: str, /, **kwargs: Any) -> Run:
         """Start the job of this name and return at once.
@@ -102,6 +163,14 @@ class JobScheduler:
         is never raised here: it is on the :class:`~job_scheduler.run.Run`.
         """
         return self._run(name, kwargs)
+
+    def get_run(self, run_id: str) -> Run:
+        """A handle on a run that is in the store, whoever has started it.
+
+        Raises ``UnknownIdError`` (a ``ValueError`` and a ``KeyError``), and ``InvalidOptionError``
+        without a store.
+        """
+        return (self._dispatcher or self._start()).stored().get_run(run_id)
 
     def options(
         self,
@@ -348,18 +417,24 @@ class JobScheduler:
         dispatcher = self._dispatcher or self._start()
         return dispatcher.run(self.jobs, name, arguments, key=key, timeout=timeout, later=later)
 
-    def _planner(self) -> Planner:
+    def _planner(self) -> Plans:
         return (self._dispatcher or self._start()).planner()
 
     def _start(self) -> Dispatcher:
         """Load what runs need; of several threads that do so at once, one wins."""
-        from weakref import finalize
+        from weakref import finalize, ref
 
         from job_scheduler.dispatch import Dispatcher
         from job_scheduler.launcher.main_module import refuse_during_import
 
         refuse_during_import()
-        started = Dispatcher(self._options)
+        me = ref(self)
+
+        def jobs() -> Mapping[str, type[Job]]:
+            scheduler = me()
+            return {} if scheduler is None else scheduler.jobs
+
+        started = Dispatcher(self._options, jobs, self._store)
         dispatcher: Dispatcher = self.__dict__.setdefault("_dispatcher", started)
         if dispatcher is started:
             finalize(self, dispatcher.abandon)
@@ -398,36 +473,6 @@ def _check_jobs(jobs: object) -> None:
     raise InvalidOptionError(
         f"jobs is {jobs!r}; it must map names to classes, as in {{{name!r}: {name}}}"
     )
-
-
-def _check_options(options: Mapping[str, Any]) -> None:
-    from job_scheduler.errors import InvalidOptionError
-
-    allowed = {
-        "on_parent_exit": ("finish", "terminate"),
-        "start_method": ("zygote", "spawn"),
-    }
-    for name, values in allowed.items():
-        if options.get(name, values[0]) not in values:
-            raise InvalidOptionError(f"{name} is {options[name]!r}; it must be one of {values}")
-    for name, least in (
-        ("max_processes", 1),
-        ("max_threads", 1),
-        ("max_waiting", 1),
-        ("spares", 0),
-    ):
-        value = options.get(name, least)
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidOptionError(f"{name} is {value!r}; it must be a whole number from {least}")
-    grace = options.get("grace", 0)
-    if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < 1e6:
-        raise InvalidOptionError(f"grace is {grace!r}; it must be a number of seconds")
-    initializer = options.get("initializer", "a:b")
-    if not isinstance(initializer, str) or not all(initializer.partition(":")):
-        raise InvalidOptionError(
-            f"initializer is {initializer!r}; it must be a string 'package.module:function', "
-            f"since it is called in another process"
-        )
 
 
 CronScheduler = JobScheduler

@@ -24,20 +24,17 @@ from job_scheduler.errors import DuplicateIdError, ShutdownError, UnknownIdError
 from job_scheduler.log import tell
 from job_scheduler.planning import (
     check_id,
-    check_known,
     check_priority,
     check_sendable,
     check_timeout,
     conflict_resolution_of,
     describe,
-    describe_run,
+    describe_schedule,
     has_ended,
-    keywords,
     policies_of,
-    positional,
-    trigger_of,
     within_bounds,
 )
+from job_scheduler.plans import Plans
 from job_scheduler.registry import lookup
 from job_scheduler.retry import retry_policy
 from job_scheduler.run import Ending, Run, RunError, RunState
@@ -45,7 +42,7 @@ from job_scheduler.schedule import ConflictResolution, Schedule
 from job_scheduler.stores.base import NewRun
 from job_scheduler.stores.memory import MemoryStore
 from job_scheduler.target import Target
-from job_scheduler.triggers import Interval, Once
+from job_scheduler.triggers import Once
 
 if TYPE_CHECKING:
     import multiprocessing
@@ -76,7 +73,7 @@ def at_once(coroutine: Coroutine[Any, Any, Any]) -> Any:
 _SHUT_DOWN: Final = "the scheduler was shut down before its time came"
 
 
-class Planner:
+class Planner(Plans):
     """Schedules and delayed runs of one ``JobScheduler``; all methods from any thread."""
 
     def __init__(self, executors: Callable[[Place], Executor], loop_thread: LoopThread) -> None:
@@ -122,67 +119,6 @@ class Planner:
         return self._engine.busy
 
     # Schedules
-
-    def schedule(
-        self,
-        jobs: Mapping[str, type[Job]],
-        initial_delay: Any,
-        frequency: Any,
-        job: Any,
-        job_id: str | None,
-        policies: dict[str, Any],
-    ) -> str:
-        """Run a job after a delay, and again so long after each end; None: only once."""
-        delay = parse_duration(initial_delay, "initial_delay", zero=True)
-        first = instants.now() + delay
-        trigger: Trigger = Once(first)
-        if frequency is not None:
-            trigger = Interval(parse_duration(frequency, "frequency"))
-        return self._add(
-            jobs,
-            job_id,
-            job,
-            trigger,
-            (),
-            {},
-            first,
-            policies,
-            relative=True,
-            counts_from_end=frequency is not None,
-        )
-
-    def add_job(
-        self,
-        jobs: Mapping[str, type[Job]],
-        job_id: str,
-        func: Any,
-        *,
-        interval: Any,
-        cron: str | None,
-        at: datetime | None,
-        timezone: str | None,
-        args: Any,
-        kwargs: Any,
-        executor: Place | None,
-        conflict_resolution: str,
-        policies: dict[str, Any],
-    ) -> str:
-        """Run a function or a job at a fixed rate, as cron says, or at an instant."""
-        check_known(policies)
-        trigger = trigger_of(job_id, interval=interval, cron=cron, at=at, timezone=timezone)
-        first = trigger.instant if isinstance(trigger, Once) else None
-        return self._add(
-            jobs,
-            job_id,
-            func,
-            trigger,
-            positional(job_id, args),
-            keywords(job_id, kwargs),
-            first,
-            policies,
-            place=executor,
-            conflict_resolution=conflict_resolution,
-        )
 
     def _add(
         self,
@@ -334,24 +270,11 @@ class Planner:
         with self._lock:
             self._check_known(schedule_id)
             record = at_once(self._engine.store.schedule(schedule_id))
-        schedule, last = record.schedule, record.last_run
-        waits = last is not None and self._waits_for_a_thread(last)
-        if waits:
+        last = record.last_run
+        if last is not None and self._waits_for_a_thread(last):
             last = last._replace(state=RunState.PENDING, started_at=None)
-        goes_on = last is not None and last.state is RunState.RUNNING
-        return {
-            "id": schedule.id,
-            "job": schedule.job,
-            "trigger": schedule.trigger.describe(),
-            "next_run_time": None if record.paused or self._closed else record.next_at,
-            "paused": record.paused,
-            "running": goes_on or record.running > waits,
-            "last_run": describe_run(last),
-            "completed": record.completed,
-            "failed": record.failed,
-            "cancelled": record.cancelled,
-            "missed": record.missed,
-        }
+            record = record._replace(last_run=last, running=record.running - 1)
+        return describe_schedule(record, is_on=not self._closed)
 
     def _waits_for_a_thread(self, record: RunRecord) -> bool:
         """Whether a run was started, but its executor has not begun with it."""
@@ -380,8 +303,8 @@ class Planner:
         timeout: float | None = None,
         priority: int = 5,
         max_retries: int | None = None,
+        key: str | None = None,
     ) -> Run:
-        """Plan one run of a job; it is tried again as it says, or as the job does."""
         waited = parse_duration(delay, "delay", zero=True)
         check_priority(priority)
         retry = target.retry if max_retries is None else retry_policy(max_retries, "max_retries")

@@ -11,6 +11,7 @@ from job_scheduler.executors.process import arguments_of
 from job_scheduler.instants import now, to_utc
 from job_scheduler.launcher.base import encode_arguments, reference
 from job_scheduler.retry import retry_policy
+from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.target import seconds_or_none
 from job_scheduler.triggers import Cron, Interval, Once
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from job_scheduler.schedule import Schedule
-    from job_scheduler.stores.base import RunRecord
+    from job_scheduler.stores.base import RunRecord, ScheduleRecord
     from job_scheduler.target import Target
     from job_scheduler.triggers import Trigger
 
@@ -80,6 +81,25 @@ def describe_run(record: RunRecord | None) -> dict[str, Any] | None:
         "started_at": record.started_at,
         "ended_at": record.ended_at,
         "error": None if record.error is None else str(record.error),
+    }
+
+
+def describe_schedule(record: ScheduleRecord, *, is_on: bool = True) -> dict[str, Any]:
+    """A schedule as a user is told of it."""
+    schedule, last = record.schedule, record.last_run
+    goes_on = last is not None and last.state is RunState.RUNNING
+    return {
+        "id": schedule.id,
+        "job": schedule.job,
+        "trigger": schedule.trigger.describe(),
+        "next_run_time": record.next_at if is_on and not record.paused else None,
+        "paused": record.paused,
+        "running": goes_on or record.running > 0,
+        "last_run": describe_run(last),
+        "completed": record.completed,
+        "failed": record.failed,
+        "cancelled": record.cancelled,
+        "missed": record.missed,
     }
 
 

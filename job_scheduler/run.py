@@ -252,9 +252,7 @@ class Run:
         if condition():
             return True
         self._check_owner("wait for")
-        why = getattr(_of_this_thread, "why", None)
-        if why is not None and (timeout is None or timeout > 0):
-            raise RuntimeError(f"cannot wait for run {self.id} here: {why}")
+        self._check_may_wait(timeout)
         deadline = None if timeout is None else time.monotonic() + timeout
         changed = threading.Event()
         self._waiters.append(changed.set)
@@ -268,6 +266,11 @@ class Run:
             return True
         finally:
             self._waiters.remove(changed.set)
+
+    def _check_may_wait(self, timeout: float | None) -> None:
+        why = getattr(_of_this_thread, "why", None)
+        if why is not None and (timeout is None or timeout > 0):
+            raise RuntimeError(f"cannot wait for run {self.id} here: {why}")
 
     def _when_changed(self, callback: Callable[[], object]) -> None:
         """Call ``callback`` now and at each later change of state."""

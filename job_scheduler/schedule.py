@@ -167,6 +167,10 @@ class Schedule:
             self.misfire_grace_time is None and self.catch_up != "none" and not self.counts_from_end
         )
 
+    def says_the_same(self, other: Schedule) -> bool:
+        """Whether both are one definition, perhaps made at different times."""
+        return replace(self, generation=other.generation) == other
+
     def first_after(self, instant: datetime) -> datetime | None:
         """Its first instant after this one, within its bounds."""
         if self.start is not None and instant < self.start:

@@ -16,6 +16,8 @@ import pytest
 from job_scheduler import JobScheduler
 from tests import sample_jobs
 
+pytest_plugins = ["tests.postgres"]
+
 ROOT = Path(__file__).parent.parent
 
 SAMPLES = {

@@ -16,27 +16,30 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "job_scheduler"
 
 TIERS = [
-    {"errors", "durations", "instants", "log", "waiting"},
+    {"errors", "durations", "instants", "log", "options", "waiting"},
     {"job", "registry", "retry", "triggers"},
     {"run", "schedule", "target"},
     {"launcher"},
     {"executors", "stores"},
-    {"engine", "engine_log"},
+    {"attempt", "engine", "engine_log", "known", "leases"},
     {"dispatch", "planner", "planning"},
-    {"job_scheduler"},
+    {"job_scheduler", "scheduler"},
     {"config"},
     {"cli", "__main__"},
 ]
 
 PUBLIC = {
+    "ConflictResolution",
     "Cron",
     "CronScheduler",
     "Interval",
     "Job",
+    "JobPriority",
     "JobScheduler",
     "Once",
     "RetryPolicy",
     "Run",
+    "Scheduler",
     "load_jobs",
 }
 
@@ -78,6 +81,7 @@ FACE = {
     "job_scheduler.job",
     "job_scheduler.job_scheduler",
     "job_scheduler.errors",
+    "job_scheduler.options",
 }
 """What a program loads that defines a job and a scheduler, before its first run."""
 

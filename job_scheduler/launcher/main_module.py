@@ -24,6 +24,9 @@ MainSource = tuple[str, str]
 importing: str | None = None
 """The module that this process imports just now on behalf of a program, if it is a zygote."""
 
+runs_jobs = False
+"""Whether this process is one that jobs are forked from, or one of theirs."""
+
 _imported_main: ModuleType | None = None
 
 
@@ -69,13 +72,18 @@ def class_in(module: ModuleType, qualname: str) -> type:
     )
 
 
+def is_imported_for_jobs() -> str | None:
+    """What is being imported if this process does that only to run jobs of a program."""
+    multiprocessing_process = sys.modules.get("multiprocessing.process")
+    if importing is None and multiprocessing_process is not None:
+        current = multiprocessing_process.current_process()
+        return "the main module" if getattr(current, "_inheriting", False) else None
+    return importing
+
+
 def refuse_during_import() -> None:
     """Raise ``LaunchError`` if this process only imports a program, to run its jobs."""
-    where = importing
-    multiprocessing_process = sys.modules.get("multiprocessing.process")
-    if where is None and multiprocessing_process is not None:
-        current = multiprocessing_process.current_process()
-        where = "the main module" if getattr(current, "_inheriting", False) else None
+    where = is_imported_for_jobs()
     if where is not None:
         raise LaunchError(
             f"a job was run or scheduled while {where} was being imported in a process for its "

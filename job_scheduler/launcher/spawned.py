@@ -29,6 +29,7 @@ def live(
     if stderr is not None:
         os.dup2(stderr.fileno(), 2)
         stderr.close()
+    main_module.runs_jobs = True
     faulthandler.enable(file=2)
     _report(reports, wire.STARTED, os.getpid(), time.time())
     if memory_limit is not None and sys.platform != "win32":

@@ -68,6 +68,7 @@ def main(control: _socket.socket, settings: dict[str, Any], reports: int, caller
     gc.disable()
     control = _renumbered(control)
     NAMING.install()
+    main_module.runs_jobs = True
     faulthandler.enable(file=2)  # in the jobs too: it leads to their own stderr there
     _reset_ignored_signals()
     # TERM and its like end the program and the jobs; the zygote is there to see and report it.

@@ -1,0 +1,162 @@
+"""What ``JobScheduler`` asks of whatever keeps its plans, in memory or in a store."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler import instants
+from job_scheduler.durations import parse_duration
+from job_scheduler.planning import check_known, keywords, positional, trigger_of
+from job_scheduler.triggers import Interval, Once
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from job_scheduler.job import Job
+    from job_scheduler.run import Run
+    from job_scheduler.target import Place, Target
+    from job_scheduler.triggers import Trigger
+
+
+class Plans(ABC):
+    """Schedules and runs of one ``JobScheduler``; all methods from any thread."""
+
+    def schedule(
+        self,
+        jobs: Mapping[str, type[Job]],
+        initial_delay: Any,
+        frequency: Any,
+        job: Any,
+        job_id: str | None,
+        policies: dict[str, Any],
+    ) -> str:
+        """Run a job after a delay, and again so long after each end; None: only once."""
+        delay = parse_duration(initial_delay, "initial_delay", zero=True)
+        first = instants.now() + delay
+        trigger: Trigger = Once(first)
+        if frequency is not None:
+            trigger = Interval(parse_duration(frequency, "frequency"))
+        return self._add(
+            jobs,
+            job_id,
+            job,
+            trigger,
+            (),
+            {},
+            first,
+            policies,
+            relative=True,
+            counts_from_end=frequency is not None,
+        )
+
+    def add_job(
+        self,
+        jobs: Mapping[str, type[Job]],
+        job_id: str,
+        func: Any,
+        *,
+        interval: Any,
+        cron: str | None,
+        at: datetime | None,
+        timezone: str | None,
+        args: Any,
+        kwargs: Any,
+        executor: Place | None,
+        conflict_resolution: str,
+        policies: dict[str, Any],
+    ) -> str:
+        """Run a function or a job at a fixed rate, as cron says, or at an instant."""
+        check_known(policies)
+        trigger = trigger_of(job_id, interval=interval, cron=cron, at=at, timezone=timezone)
+        first = trigger.instant if isinstance(trigger, Once) else None
+        return self._add(
+            jobs,
+            job_id,
+            func,
+            trigger,
+            positional(job_id, args),
+            keywords(job_id, kwargs),
+            first,
+            policies,
+            place=executor,
+            conflict_resolution=conflict_resolution,
+        )
+
+    @abstractmethod
+    def _add(
+        self,
+        jobs: Mapping[str, type[Job]],
+        schedule_id: str | None,
+        given: Any,
+        trigger: Trigger,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        first: datetime | None,
+        options: dict[str, Any],
+        *,
+        place: Place | None = None,
+        conflict_resolution: str = "raise",
+        relative: bool = False,
+        counts_from_end: bool = False,
+    ) -> str:
+        """Plan what was checked as far as it can be without knowing what it runs."""
+
+    @abstractmethod
+    def stop(self, what: Any) -> None:
+        """Take off the plan what was given to be run, or everything for None."""
+
+    @abstractmethod
+    def remove(self, schedule_id: str) -> None:
+        """Take one schedule off the plan."""
+
+    @abstractmethod
+    def pause(self, schedule_id: str) -> None:
+        """Take one schedule off the plan until it is resumed."""
+
+    @abstractmethod
+    def resume(self, schedule_id: str) -> None:
+        """Put one schedule back on the plan."""
+
+    @abstractmethod
+    def run_now(self, schedule_id: str) -> Run:
+        """Run a schedule's job once more, beside whatever goes on."""
+
+    @abstractmethod
+    def info(self, schedule_id: str) -> dict[str, Any]:
+        """What is known of a schedule."""
+
+    @abstractmethod
+    def run_later(
+        self,
+        name: str,
+        target: Target,
+        kwargs: dict[str, Any],
+        *,
+        delay: Any = 0,
+        timeout: float | None = None,
+        priority: int = 5,
+        max_retries: int | None = None,
+        key: str | None = None,
+    ) -> Run:
+        """Plan one run of a job; it is tried again as it says, or as the job does."""
+
+    @property
+    @abstractmethod
+    def healthy(self) -> bool:
+        """Whether the engine's loop turns."""
+
+    @property
+    @abstractmethod
+    def has_plans(self) -> bool:
+        """Whether anything goes on or will be due."""
+
+    @property
+    @abstractmethod
+    def busy(self) -> bool:
+        """Whether anything goes on, or has ended without being told yet."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Start nothing more."""

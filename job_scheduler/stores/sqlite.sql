@@ -64,7 +64,9 @@ CREATE TABLE scheduled_jobs (
     lease_ends INTEGER,
     ending TEXT,
     result TEXT,
-    attempts TEXT
+    attempts TEXT,
+    CHECK (typeof(execution_time) = 'integer'),
+    CHECK (status IN ('pending', 'running', 'completed', 'failed', 'cancelled'))
 );
 
 -- One for each question.

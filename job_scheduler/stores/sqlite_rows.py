@@ -165,7 +165,7 @@ def records(db: sqlite3.Connection, which: str, values: tuple[Any, ...]) -> list
 def _record(row: Any) -> RunRecord:
     state = RunState(row[3])
     ending = rows.ending_of(row[8], state)
-    args, kwargs = decode(row[10])
+    args, kwargs = _readable(row[10])
     return RunRecord(
         row[0],
         row[1],
@@ -193,6 +193,14 @@ def _record(row: Any) -> RunRecord:
         heartbeat=instant_or_none(row[18]),
         attempts=rows.attempts_of(row[19]),
     )
+
+
+def _readable(task_data: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a row; none if it was made by hand and cannot be read."""
+    try:
+        return decode(task_data)
+    except (ValueError, TypeError, RecursionError):
+        return (), {}
 
 
 def with_attempt(before: str | None, attempt: str) -> str:

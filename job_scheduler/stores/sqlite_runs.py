@@ -520,4 +520,7 @@ def listed(schedule_id: str | None, state: RunState | None) -> tuple[str, tuple[
         return f"{_PENDING} ORDER BY rowid DESC LIMIT ?", ()
     if state is RunState.COMPLETED:
         return "WHERE +status = 'completed' ORDER BY rowid DESC LIMIT ?", ()
-    return f"WHERE status = '{state}' ORDER BY rowid DESC LIMIT ?", ()
+    if state is RunState.RUNNING:
+        return "INDEXED BY runs_going WHERE status = 'running' ORDER BY rowid DESC LIMIT ?", ()
+    which = "INDEXED BY runs_not_completed WHERE status IN ('failed', 'cancelled') AND status = ?"
+    return f"{which} ORDER BY rowid DESC LIMIT ?", (state.value,)

@@ -15,6 +15,7 @@ from datetime import timedelta
 import pytest
 
 from job_scheduler.errors import StoreError
+from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.stores import sqlite_file
 from job_scheduler.stores.base import NewRun, Worker
@@ -562,6 +563,7 @@ def test_what_is_done_often_stays_on_one_index(path):
     from job_scheduler.stores import sqlite_plans, sqlite_runs
 
     def check(db):
+        failed, _ = sqlite_runs.listed(None, RunState.FAILED)
         often = {
             sqlite_runs._PRIORITY: "runs_due",
             sqlite_runs.DUE: "runs_due",
@@ -570,6 +572,7 @@ def test_what_is_done_often_stays_on_one_index(path):
             sqlite_runs._CLAIM_KNOWN: "runs_due",
             sqlite_runs._END_HELD: "sqlite_autoindex_scheduled_jobs_1",
             sqlite_plans._DUE: "schedules_due",
+            f"SELECT 1 FROM scheduled_jobs {failed}": "runs_not_completed",
         }
         for statement, index in often.items():
             values = (0,) * statement.count("?")
@@ -629,10 +632,8 @@ def test_a_row_that_cannot_be_read_fails_alone(path):
         connection.close()
         claims = await store.claim(store.now(), 10, Worker("me"))
         assert [(each.job, each.kwargs) for each in claims] == [("by hand", {"x": 1}), ("j", {})]
-        [(status, said)] = rows_of(
-            path, "SELECT status, error_message FROM scheduled_jobs WHERE job_id='bad'"
-        )
-        assert status == "failed"
-        assert "its row cannot be read" in said
+        record = await store.run("bad")
+        assert (record.state, record.kwargs) == ("failed", {})
+        assert "its row cannot be read" in record.error.message
 
     use(path, story)

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Final, overload
 
 from job_scheduler.dispatch import Dispatcher
 from job_scheduler.durations import parse_duration, seconds_to_wait
@@ -57,6 +57,10 @@ if TYPE_CHECKING:
 
     AnyJob = TypeVar("AnyJob", bound=Callable[..., Any])
     Duration = float | str | timedelta
+
+
+_BETWEEN_LOOKS: Final = 0.02
+"""Seconds."""
 
 
 class JobPriority(IntEnum):
@@ -177,6 +181,15 @@ class Scheduler:
             self._dispatcher = None
         if self._owns_store:
             await self._engine.close()
+
+    async def wait_until_idle(self) -> None:
+        """Wait until nothing goes on here, and nothing is due that this worker knows."""
+        while True:
+            next_at = await self._engine.next_instant()
+            is_due = next_at is not None and next_at <= self._store.now()
+            if not is_due and not self._engine.busy:
+                return
+            await asyncio.sleep(_BETWEEN_LOOKS)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -1,4 +1,4 @@
-"""``job-scheduler check FILE`` and ``job-scheduler run FILE``."""
+"""``job-scheduler check FILE``, ``job-scheduler run FILE`` and ``job-scheduler worker``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler import __version__
-from job_scheduler.errors import ConfigError
+from job_scheduler.cli import worker
+from job_scheduler.errors import ConfigError, SchedulerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,11 +31,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         command: Any = options.command
-        code = int(command(options.file))
+        code = int(command(options))
         sys.stdout.flush()
     except BrokenPipeError:
         _write_no_more()
-    except ConfigError as error:
+    except SchedulerError as error:
         print(error, file=sys.stderr)
     else:
         return code
@@ -49,7 +50,8 @@ def _write_no_more() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="job-scheduler", description="Check and run files of jobs (YAML)."
+        prog="job-scheduler",
+        description="Check and run files of jobs (YAML); run what is due in a store.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -65,19 +67,31 @@ def _parser() -> argparse.ArgumentParser:
         )
         subparser.add_argument("file", metavar="FILE", help="for example jobs.yaml")
         subparser.set_defaults(command=command)
+    summary = "run what is due in a store, until SIGTERM or Ctrl-C"
+    subparser = commands.add_parser(
+        "worker", help=summary, description=f"{summary[0].upper()}{summary[1:]}."
+    )
+    worker.add_options(subparser)
+    subparser.set_defaults(command=work)
     return parser
 
 
-def check(file: str) -> int:
+def work(options: argparse.Namespace) -> int:
+    """Run what is due in a store, until SIGTERM or Ctrl-C."""
+    _print_log()
+    return worker.work(options)
+
+
+def check(options: argparse.Namespace) -> int:
     """Say whether a file is good, and when its jobs run next; no job is made."""
-    _describe(file, _read(file))
+    _describe(options.file, _read(options.file))
     return 0
 
 
-def run(file: str) -> int:
+def run(options: argparse.Namespace) -> int:
     """Run the jobs of a file in the foreground, until Ctrl-C."""
-    entries = _read(file)
-    _describe(file, entries)
+    entries = _read(options.file)
+    _describe(options.file, entries)
 
     from job_scheduler.config.loading import make_jobs, schedule_jobs
     from job_scheduler.job_scheduler import JobScheduler

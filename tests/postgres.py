@@ -228,5 +228,13 @@ def worn_database(postgres):
         yield dsn
 
 
+def emptied(dsn):
+    """The same database without what a test has left in its tables."""
+    tables = execute(dsn, "SELECT to_regclass('scheduled_jobs'), to_regclass('schedules')")
+    if tables[0][0] is not None:
+        execute(dsn, "TRUNCATE scheduled_jobs, schedules")
+    return dsn
+
+
 if __name__ == "__main__":
     _guard(*sys.argv[1:])

@@ -94,6 +94,7 @@ class PostgresStore:
         self._link = Link(pool_or_dsn, direct=listen)
         self._listens = listen
         self._clock = clock
+        self._last_created = instants.EPOCH
         self._read: datetime | None = None
         """What the server's clock said, not before ``_read_at``."""
         self._read_at = 0.0
@@ -158,9 +159,19 @@ class PostgresStore:
             return instants.now()
         return self._read + timedelta(seconds=time.monotonic() - self._read_at)
 
-    def _set_clock(self) -> datetime | None:
-        """The instant for statements that go by the server's clock, if it is another."""
-        return None if self._clock is None else self._clock()
+    def _set_clock(self, new: int = 0) -> datetime | None:
+        """The instant for statements that go by the server's clock, if it is another.
+
+        It may stand, but the order of new runs is told by their instants: those of ``new`` ones are
+        a microsecond apart.
+        """
+        if self._clock is None:
+            return None
+        now = self._clock()
+        if new:
+            now = max(now, self._last_created)
+            self._last_created = now + timedelta(microseconds=new)
+        return now
 
     async def _read_clock(self) -> None:
         sent_at = time.monotonic()
@@ -293,7 +304,9 @@ class PostgresStore:
         if not decisions:
             return
         self._horizon.forget()
-        self._let_go(await self._link.transaction(lambda it: advance(it, decisions)))
+        clock = self._set_clock(sum(len(each.plan.runs) for each in decisions))
+        released = await self._link.transaction(lambda it: advance(it, decisions, clock))
+        self._let_go(released)
 
     async def next_instant(self, worker: Worker) -> datetime | None:
         version = self._horizon.version
@@ -310,15 +323,16 @@ class PostgresStore:
     ) -> dict[str, RunState]:
         if not runs:
             return {}
-        soon = self.now() + _SOON
-        is_soon = any(run.at <= soon for run in runs)
+        now = self.now()
+        is_soon = any(run.at <= now + _SOON for run in runs)
         tells = is_soon and (connection is not None or self._announcer.may_tell())
-        entry = Entry(self._link, runs, on_conflict, self._set_clock())
+        entry = Entry(self._link, runs, on_conflict, now, self._set_clock(len(runs)))
         taken = await entry.keep(connection, tell=tells)
         for run in runs:
             self._exchange.marks.lower(run.priority, run.at)
         if is_soon and not tells:
             self._announcer.soon()
+        self._horizon.forget()
         self._let_go(entry.released)
         return taken
 
@@ -473,13 +487,15 @@ class PostgresStore:
             rows = await connection.fetch(statements()["cancel"], run_id, now, True)
             if not rows:
                 return None
-            is_disowned = rows[0]["beside"] and not rows[0]["admitted"]
-            for book in () if is_disowned else books.values():
+            for book in books.values():
                 book.count(RunState.CANCELLED)
-                book.freed = not rows[0]["beside"]
+                if not rows[0]["beside"]:
+                    book.freed = True
+                    book.plan_after(now)
             return await write_books(connection, books.values())
 
         released = await self._link.transaction(work)
+        self._horizon.forget()
         self._let_go(released or [])
         return released is not None
 
@@ -587,7 +603,8 @@ def _rescue(row: Any, books: dict[str, Book], now: datetime, most_crashes: int) 
         crashes=row["crashes"],
     )
     if not (row["to_stop"] or row["crashes"] + 1 >= most_crashes or not row["admitted"]):
-        return Finish(claim, Ending(RunState.FAILED, error), _seconds(row), Again(now, "crash"))
+        ending = Ending(RunState.FAILED, error, ended_at=now.timestamp())
+        return Finish(claim, ending, _seconds(row), Again(now, "crash"))
     state = RunState.CANCELLED if row["to_stop"] else RunState.FAILED
     ending = Ending(state, error, ended_at=now.timestamp())
     counts_on = schedule is not None and schedule.counts_from_end

@@ -66,8 +66,10 @@ ALTER TABLE scheduled_jobs SET (
 CREATE INDEX IF NOT EXISTS scheduled_jobs_due ON scheduled_jobs (
     priority, execution_time, created_at
 ) WHERE status = 'pending' AND NOT held;
-CREATE INDEX IF NOT EXISTS scheduled_jobs_running ON scheduled_jobs (worker_id)
-    WHERE status = 'running';
+-- For the rescue alone, which says NOT held: whoever has an id is to find its row by that, since the
+-- planner takes this index for short, and it is not, as long as it is full of what has ended.
+CREATE INDEX IF NOT EXISTS scheduled_jobs_running ON scheduled_jobs (job_id)
+    WHERE status = 'running' AND NOT held;
 CREATE INDEX IF NOT EXISTS scheduled_jobs_ended ON scheduled_jobs (ended_at)
     WHERE status IN ('completed', 'failed', 'cancelled');
 CREATE INDEX IF NOT EXISTS scheduled_jobs_active ON scheduled_jobs (schedule_id)
@@ -115,8 +117,8 @@ WITH RECURSIVE ended AS (
         ending = e.ending::jsonb,
         result = e.result::jsonb
     FROM unnest(
-        (SELECT $6::text[]), $7::bigint[], $8::text[], $9::float8[], $10::float8[], $11::text[],
-        $12::text[], $13::text[]
+        (SELECT $6::text[]), (SELECT $7::bigint[]), (SELECT $8::text[]), (SELECT $9::float8[]),
+        (SELECT $10::float8[]), (SELECT $11::text[]), (SELECT $12::text[]), (SELECT $13::text[])
     ) AS e (id, token, status, started_at, ended_at, message, ending, result)
     WHERE r.job_id = e.id AND r.token = e.token AND r.worker_id = $1 AND r.status = 'running'
     RETURNING r.job_id
@@ -164,7 +166,9 @@ FROM claimed AS c LEFT JOIN schedules AS d ON d.schedule_id = c.schedule_id AND 
 -- name: levels_known
 -- The priorities that are known, each from the last claimed run on.
 levels (priority, since, created) AS (
-    SELECT * FROM unnest((SELECT $15::int[]), $16::timestamptz[], $17::timestamptz[])
+    SELECT * FROM unnest(
+        (SELECT $15::int[]), (SELECT $16::timestamptz[]), (SELECT $17::timestamptz[])
+    )
 )
 
 -- name: levels_all
@@ -207,6 +211,7 @@ UPDATE scheduled_jobs AS r SET
     execution_time = CASE WHEN e.at IS NOT NULL AND r.admitted THEN e.at ELSE r.execution_time END,
     worker_id = CASE WHEN e.at IS NOT NULL AND r.admitted THEN NULL ELSE r.worker_id END,
     lease_until = NULL,
+    last_heartbeat = CASE WHEN e.at IS NULL OR NOT r.admitted THEN r.last_heartbeat END,
     started_at = coalesce(to_timestamp(e.started_at), r.started_at),
     ended_at = CASE WHEN e.at IS NULL OR NOT r.admitted THEN to_timestamp(e.ended_at) END,
     attempt = r.attempt - (e.at IS NOT NULL AND r.admitted AND e.reason = 'release')::int,
@@ -229,8 +234,10 @@ UPDATE scheduled_jobs AS r SET
     END,
     result = e.result::jsonb
 FROM unnest(
-    (SELECT $1::text[]), $2::bigint[], $3::text[], $4::float8[], $5::float8[], $6::text[],
-    $7::text[], $8::text[], $9::text[], $10::timestamptz[], $11::text[], $12::text[], $13::bool[]
+    (SELECT $1::text[]), (SELECT $2::bigint[]), (SELECT $3::text[]), (SELECT $4::float8[]),
+    (SELECT $5::float8[]), (SELECT $6::text[]), (SELECT $7::text[]), (SELECT $8::text[]),
+    (SELECT $9::text[]), (SELECT $10::timestamptz[]), (SELECT $11::text[]), (SELECT $12::text[]),
+    (SELECT $13::bool[])
 ) AS e (
     id, token, status, started_at, ended_at, message, ending, result, worker, at, reason, attempt,
     held
@@ -245,7 +252,7 @@ WITH clock AS MATERIALIZED (
     UPDATE scheduled_jobs AS r SET
         last_heartbeat = (SELECT now FROM clock),
         lease_until = (SELECT now FROM clock) + make_interval(secs => $5)
-    FROM unnest((SELECT $2::text[]), $3::bigint[]) AS h (id, token)
+    FROM unnest((SELECT $2::text[]), (SELECT $3::bigint[])) AS h (id, token)
     WHERE r.job_id = h.id AND r.token = h.token AND r.worker_id = $1 AND r.status = 'running'
     RETURNING r.job_id, r.token, r.to_stop
 )
@@ -260,7 +267,7 @@ WITH clock AS MATERIALIZED (
 SELECT (SELECT real FROM clock) AS real, (SELECT now FROM clock) AS now, l.job_id, l.schedule_id
 FROM (SELECT 1) AS one LEFT JOIN LATERAL (
     SELECT r.job_id, r.schedule_id FROM scheduled_jobs AS r
-    WHERE r.status = 'running' AND r.lease_until < (SELECT now FROM clock)
+    WHERE r.status = 'running' AND NOT r.held AND r.lease_until < (SELECT now FROM clock)
     LIMIT 1000
 ) AS l ON true
 
@@ -273,14 +280,16 @@ FOR UPDATE SKIP LOCKED
 
 -- name: insert_runs
 -- {unless} is empty, or keeps all away if one is there.
-WITH clock AS MATERIALIZED (SELECT clock_timestamp() AS now), added AS (
+WITH clock AS MATERIALIZED (
+    SELECT coalesce($14::timestamptz, clock_timestamp()) AS now
+), added AS (
     INSERT INTO scheduled_jobs AS r (
         job_id, job_name, execution_time, task_data, priority, max_retries, options, keep_until,
         schedule_id, beside, admitted, held, created_at
     )
     SELECT e.id, e.job, e.at, e.data::jsonb, e.priority, e.max_retries, e.options::jsonb,
         e.keep_until, e.schedule_id, coalesce(e.beside, false), coalesce(e.admitted, true),
-        coalesce(e.held, false), (SELECT now FROM clock) + e.place * interval '1 microsecond'
+        coalesce(e.held, false), (SELECT now FROM clock) + (e.place - 1) * interval '1 microsecond'
     FROM unnest(
         (SELECT $1::text[]), $2::text[], $3::timestamptz[], $4::text[], $5::int[], $6::int[],
         $7::text[], $8::timestamptz[], $9::text[], $10::bool[], $11::bool[], $12::bool[]
@@ -304,20 +313,20 @@ ON CONFLICT (job_id) DO NOTHING
 
 -- name: conflict_over
 -- A row that has ended, and whose id is to be kept no longer, makes room; so does one without a
--- status, which counts as nothing. The token goes on, so that no old claim ever holds again.
+-- status, which counts as nothing. The token stays, so that no old claim ever holds again.
 ON CONFLICT (job_id) DO UPDATE SET
     job_name = excluded.job_name, execution_time = excluded.execution_time,
     task_data = excluded.task_data, priority = excluded.priority,
     max_retries = excluded.max_retries, options = excluded.options,
     keep_until = excluded.keep_until, schedule_id = excluded.schedule_id,
     beside = excluded.beside, admitted = excluded.admitted, held = excluded.held,
-    created_at = excluded.created_at, status = 'pending', token = r.token + 1, attempt = 0,
+    created_at = excluded.created_at, status = 'pending', attempt = 0,
     crashes = 0, retry_count = 0, to_stop = false, worker_id = NULL, last_heartbeat = NULL,
     lease_until = NULL, error_message = NULL, started_at = NULL, ended_at = NULL, result = NULL,
     ending = NULL, attempts = NULL
-WHERE $14::bool OR r.status IS NULL OR (
+WHERE $15::bool OR r.status IS NULL OR (
     r.status IN ('completed', 'failed', 'cancelled')
-    AND r.keep_until <= (SELECT coalesce($15::timestamptz, clock_timestamp()))
+    AND r.keep_until <= (SELECT now FROM clock)
 )
 
 -- name: states
@@ -425,7 +434,7 @@ RETURNING priority, execution_time
 
 -- name: cancel_waiting
 UPDATE scheduled_jobs SET status = 'cancelled', held = false, ended_at = $2
-WHERE schedule_id = $1 AND status IN ('pending', 'running') AND status = 'pending' AND NOT beside
+WHERE schedule_id = $1 AND status IN ('pending', 'running') AND status = 'pending'
 RETURNING job_id
 
 -- name: disown
@@ -516,7 +525,7 @@ SELECT job_id, pg_notify('job_scheduler', 'stop')::text FROM asked
 DELETE FROM scheduled_jobs
 WHERE status IN ('completed', 'failed', 'cancelled') AND job_id = ANY (ARRAY(
     SELECT r.job_id FROM scheduled_jobs AS r
-    WHERE r.status IN ('completed', 'failed', 'cancelled') AND r.ended_at < $1::timestamptz - $2
+    WHERE r.status IN ('completed', 'failed', 'cancelled') AND r.ended_at <= $1::timestamptz - $2::interval
         AND (r.keep_until IS NULL OR r.keep_until <= $1)
     ORDER BY r.ended_at LIMIT 1000
     FOR UPDATE SKIP LOCKED

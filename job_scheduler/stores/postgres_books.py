@@ -79,6 +79,11 @@ class Book:
         else:
             self.cancelled += 1
 
+    def plan_after(self, now: datetime) -> None:
+        """A run has ended without anybody to say when the next one is."""
+        if self.next_at is None and self.schedule().counts_from_end:
+            self.next_at = self.schedule().first_after(now)
+
 
 class Settled(NamedTuple):
     """What has become of claimed runs."""
@@ -179,7 +184,9 @@ def _settled(end: Finish, row: Any, books: dict[str, Book], released: Released) 
     return Finished(is_back, book.failures)
 
 
-async def advance(connection: Any, decisions: Sequence[Advance]) -> Released:
+async def advance(
+    connection: Any, decisions: Sequence[Advance], clock: datetime | None
+) -> Released:
     """Insert the runs of due instants and move their schedules on, where they still are there."""
     books = await open_books(connection, [each.due.schedule.id for each in decisions])
     valid: list[tuple[Book, Advance]] = []
@@ -189,7 +196,7 @@ async def advance(connection: Any, decisions: Sequence[Advance]) -> Released:
             valid.append((book, each))
     if not valid:
         return []
-    released = await _insert_instants(connection, valid)
+    released = await _insert_instants(connection, valid, clock)
     await _move_on(connection, valid)
     return released
 
@@ -203,7 +210,9 @@ def _is_as_decided(book: Book, decision: Advance) -> bool:
     )
 
 
-async def _insert_instants(connection: Any, valid: list[tuple[Book, Advance]]) -> Released:
+async def _insert_instants(
+    connection: Any, valid: list[tuple[Book, Advance]], clock: datetime | None
+) -> Released:
     planned = [
         (book, each.due.schedule, instant) for book, each in valid for instant in each.plan.runs
     ]
@@ -223,6 +232,7 @@ async def _insert_instants(connection: Any, valid: list[tuple[Book, Advance]]) -
         may_start,
         [not may for may in may_start],
         False,
+        clock,
     )
     released = [(schedule.priority, schedule.runs_at(instant)) for _, schedule, instant in planned]
     if len(row[0] or ()) < len(planned):  # one was there already: another may take its place

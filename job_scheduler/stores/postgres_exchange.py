@@ -81,7 +81,7 @@ class Exchange:
         ]
         if levels == "levels_known":
             values += self.marks.arrays()
-        found = await self._link.fetch(statement("exchange", levels=levels), *values)
+        found = await self._link.fetch_by_index(statement("exchange", levels=levels), *values)
         claimed = [row for row in found if row["job_id"] is not None]
         [told] = [row for row in found if row["job_id"] is None]
         claimed.sort(key=_order)

@@ -56,10 +56,16 @@ class Announcer:
         loop = asyncio.get_running_loop()
         if self._timer is None or self._loop is not loop:  # that of a process we were forked from
             pause = max(0.0, self._last + _PAUSE - time.monotonic())
-            self._loop, self._timer = loop, loop.call_later(pause, self._tell)
+            self._loop, self._timer = loop, loop.call_later(pause, self._tell_in_time)
+
+    def _tell_in_time(self) -> None:
+        self._timer = None
+        if time.monotonic() - self._last < _PAUSE:  # a statement has told meanwhile
+            self.soon()
+        else:
+            self._tell()
 
     def _tell(self) -> None:
-        self._timer = None
         self._last = time.monotonic()
         task = asyncio.get_running_loop().create_task(self._say())
         self._sending.add(task)
@@ -75,6 +81,7 @@ class Announcer:
             return
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
             self._tell()
         if self._sending:
             await asyncio.wait(self._sending)

@@ -35,6 +35,12 @@ _GIVEN_UP: Final = ("40001", "40P01")
 _CONTENT: Final = ("22", "54")
 """Classes of errors that are about what was sent: data exceptions, limits of the server."""
 
+_PLANNER: Final = {"enable_seqscan": "off", "jit": "off"}
+"""Settings for statements that always have an index: the planner keeps a plan, and one that it made
+while the queue was empty, or without figures, would read all of the table when it is full."""
+
+_SET_PLANNER: Final = ";".join(f"SET LOCAL {name} = {value}" for name, value in _PLANNER.items())
+
 UNIQUE_VIOLATION: Final = "23505"
 
 
@@ -90,7 +96,7 @@ class Link:
     async def _make_pool(self) -> Any:
         options: dict[str, Any] = {"min_size": 1, "max_size": 10, "command_timeout": _TIMEOUT}
         if self._direct:
-            options["server_settings"] = {"jit": "off"}  # it costs more than it gives here
+            options["server_settings"] = dict(_PLANNER)
         else:
             options["statement_cache_size"] = 0
         if "reset" in inspect.signature(self._asyncpg.create_pool).parameters:
@@ -159,6 +165,18 @@ class Link:
 
         return await self._again_if_given_up(say)
 
+    async def fetch_by_index(self, statement: str, *values: Any) -> list[Any]:
+        """Say one statement that must not read whole tables, whatever the planner thinks."""
+        if self._given is None and self._direct:
+            return await self.fetch(statement, *values)
+
+        async def say(connection: Any) -> list[Any]:
+            await connection.execute(_SET_PLANNER)
+            rows: list[Any] = await connection.fetch(statement, *values)
+            return rows
+
+        return await self.transaction(say)
+
     async def transaction(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do some work as one step, on a connection; said again if the server gives it up."""
 
@@ -189,8 +207,22 @@ class Link:
                 f"this store"
             )
         with self._translated():
-            async with asyncio.timeout(_TIMEOUT), connection.transaction():
-                return await work(connection)
+            async with asyncio.timeout(_TIMEOUT):
+                if connection.is_in_transaction():
+                    return await self._within_savepoint(connection, work)
+                async with connection.transaction():
+                    return await work(connection)
+
+    async def _within_savepoint(self, connection: Any, work: Callable[[Any], Awaitable[T]]) -> T:
+        """The caller may have begun his transaction with a statement, unknown to the driver."""
+        await connection.execute("SAVEPOINT job_scheduler")
+        try:
+            done = await work(connection)
+        except BaseException:
+            await connection.execute("ROLLBACK TO SAVEPOINT job_scheduler")
+            raise
+        await connection.execute("RELEASE SAVEPOINT job_scheduler")
+        return done
 
     # The listener's
 

@@ -44,7 +44,8 @@ class Entry:
         link: the way to the database.
         runs: no two with the same id.
         on_conflict: what to do about taken ids.
-        clock: the instant it is, or None for that of the database.
+        now: the instant it is.
+        clock: the same, or None for what the server says.
     """
 
     def __init__(
@@ -52,11 +53,13 @@ class Entry:
         link: Link,
         runs: Sequence[NewRun],
         on_conflict: ConflictResolution,
+        now: datetime,
         clock: datetime | None,
     ) -> None:
         self._link = link
         self._runs = runs
         self._on_conflict = on_conflict
+        self._now = now
         self._clock = clock
         self.released: Released = []
         """Other runs that may go on because these have taken the place of some."""
@@ -88,7 +91,7 @@ class Entry:
         """Insert all in one statement, or none."""
         insert = statement("insert_runs", unless="unless_taken", conflict="")
         try:
-            [row] = await self._link.fetch(insert, *self._plain_columns(), tell)
+            [row] = await self._link.fetch(insert, *self._plain_columns(), tell, self._clock)
         except RefusedError as error:
             if error.sqlstate != UNIQUE_VIOLATION:
                 raise
@@ -100,8 +103,8 @@ class Entry:
             statement("insert_runs", unless="", conflict="conflict_over"),
             *self._plain_columns(),
             tell,
-            False,
             self._clock,
+            False,
         )
         missing = self._missing(row[0])
         if not missing:
@@ -139,13 +142,13 @@ class Entry:
         if replaces:
             found = await connection.fetch(statements()["take_rows"], ids, self._clock)
             taken = {row["job_id"]: _state(row["status"]) for row in found if not row["is_over"]}
-            _end_replaced(found, books, admitted)
+            _end_replaced(found, books, admitted, self._now)
         row = await connection.fetchrow(
             statement("insert_runs", unless="", conflict="conflict_over"),
             *self._columns(books, admitted),
             tell,
-            replaces,
             self._clock,
+            replaces,
         )
         missing = self._missing(row[0])
         if missing:
@@ -191,7 +194,9 @@ def _state(status: str) -> RunState:
         return RunState.CANCELLED
 
 
-def _end_replaced(found: list[Any], books: dict[str, Book], admitted: dict[str, int]) -> None:
+def _end_replaced(
+    found: list[Any], books: dict[str, Book], admitted: dict[str, int], now: datetime
+) -> None:
     """Count the runs that others take the place of, as far as they had not ended."""
     for row in found:
         book = books.get(row["schedule_id"] or "")
@@ -200,5 +205,7 @@ def _end_replaced(found: list[Any], books: dict[str, Book], admitted: dict[str, 
         if book is None or state.ended or is_disowned:
             continue
         book.count(RunState.CANCELLED)
+        if not row["beside"]:
+            book.plan_after(now)
         if row["admitted"] and not row["beside"]:
             admitted[book.schedule_id] = admitted.get(book.schedule_id, 1) - 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from job_scheduler import instants
 from job_scheduler.errors import InvalidOptionError
-from job_scheduler.stores import rows, sqlite_plans, sqlite_runs
+from job_scheduler.stores import rows, sqlite_lists, sqlite_plans, sqlite_runs
 from job_scheduler.stores.payload import encode
 from job_scheduler.stores.sqlite_rows import instant_or_none, micros, records
 from job_scheduler.stores.sqlite_runs import Encoded, Lease
@@ -285,7 +285,7 @@ class SqliteStore:
 
     async def forget(self, retention: Retention) -> int:
         now = self._now()
-        return await self._write(lambda db: sqlite_runs.forget(db, retention, now))
+        return await self._write(lambda db: sqlite_lists.forget(db, retention, now))
 
     async def run(self, run_id: str) -> RunRecord | None:
         found = await self._read(lambda db: records(db, "WHERE job_id = ?", (run_id,)))
@@ -294,7 +294,7 @@ class SqliteStore:
     async def runs(
         self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
     ) -> list[RunRecord]:
-        which, values = sqlite_runs.listed(schedule_id, state)
+        which, values = sqlite_lists.listed(schedule_id, state)
         return await self._read(lambda db: records(db, which, (*values, limit)))
 
     async def waiting_for_others(self, worker: Worker) -> dict[str, int]:

@@ -560,10 +560,10 @@ def plan_of(db, statement, values=()):
 
 def test_what_is_done_often_stays_on_one_index(path):
     """Whatever is in the tables: nothing is scanned, and nothing sorted."""
-    from job_scheduler.stores import sqlite_plans, sqlite_runs
+    from job_scheduler.stores import sqlite_lists, sqlite_plans, sqlite_runs
 
     def check(db):
-        failed, _ = sqlite_runs.listed(None, RunState.FAILED)
+        failed, _ = sqlite_lists.listed(None, RunState.FAILED)
         often = {
             sqlite_runs._PRIORITY: "runs_due",
             sqlite_runs.DUE: "runs_due",

@@ -14,6 +14,7 @@ from job_scheduler.stores.base import Again, Finish
 from job_scheduler.stores.payload import encode_result
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
 
     from job_scheduler.stores.base import Claim
@@ -26,9 +27,16 @@ CRASHES: Final = frozenset({"JobKilled", "JobLost", "MemoryLimitExceeded"})
 class Attempt:
     """A run that is started here."""
 
-    __slots__ = ("cancelled", "claim", "given_up", "held_until", "run", "target")
+    __slots__ = ("_notice", "cancelled", "claim", "given_up", "held_until", "run", "target")
 
-    def __init__(self, claim: Claim, target: Target | None, held_until: float) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        target: Target | None,
+        held_until: float,
+        notice: Callable[[Attempt], None],
+    ) -> None:
+        self._notice = notice
         self.claim = claim
         self.target = target
         """None once its schedule was removed."""
@@ -54,6 +62,10 @@ class Attempt:
         assert self.run is not None
         assert self.run._ending is not None
         return self.run._ending
+
+    def changed(self) -> None:
+        """Its run has changed."""
+        self._notice(self)
 
     def cancel(self) -> bool:
         """Have it stopped for good."""

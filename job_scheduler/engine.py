@@ -15,7 +15,7 @@ import os
 import time
 from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 from job_scheduler import instants
 from job_scheduler.attempt import Attempt, not_started
@@ -82,6 +82,14 @@ _SET_BACK: Final = timedelta(seconds=1)
 """Less is a correction of the clock that nobody notices."""
 
 
+class _Coming(NamedTuple):
+    """What a store was asked for."""
+
+    task: asyncio.Task[list[Claim]]
+    limit: int
+    asked_at: float
+
+
 class Engine:
     """Does what is due in a store, on executors.
 
@@ -138,6 +146,7 @@ class Engine:
         self._failing = False
         self._is_open = False
         self._opening = asyncio.Lock()
+        self._coming: _Coming | None = None
         self._turning = asyncio.Lock()
         self._clock_offset: timedelta | None = None
 
@@ -209,6 +218,7 @@ class Engine:
         while True:
             try:
                 async with asyncio.timeout_at(deadline), self._turning:
+                    await self._take_what_comes()
                     await self._end_runs()
             except TimeoutError:
                 return
@@ -221,6 +231,13 @@ class Engine:
                 await self._wait_for_news(deadline)
             if deadline is not None and self._loop.time() >= deadline:
                 return
+
+    async def _take_what_comes(self) -> None:
+        """What was claimed on the way to the end is not started, but handed back."""
+        coming, self._coming = self._coming, None
+        if coming is not None:
+            for claim in await coming.task:
+                self._start(claim)
 
     async def _let_go(self) -> None:
         """Hand back what did not stop, and only then renew no more."""
@@ -445,7 +462,6 @@ class Engine:
             await self._end_runs()
             return None
         now = self.store.now()
-        self._claimed_at = self._lease_clock()
         due = await self.store.due(now, _AT_ONE_TIME)
         if self._ended and any(each.active >= each.schedule.most_active for each in due):
             await self._end_runs()  # perhaps theirs: then nothing is overlapped
@@ -465,13 +481,45 @@ class Engine:
         return await self._next_look(now) if self._room() else None
 
     async def _claim(self, now: datetime) -> list[Claim]:
-        """Take what is due; a store on disk is told in the same step what has ended."""
-        if not self.store.durable or not self._ended:
+        """Take what is due; a store on disk is told in the same step what has ended.
+
+        While there is more than one batch, the next is on its way while this one is started.
+        """
+        if not self.store.durable:
             room = self._room()
+            self._claimed_at = self._lease_clock()
             return await self.store.claim(now, room, self.worker) if room else []
+        coming, self._coming = self._coming or self._ask(now), None
+        if coming is None:
+            return []
+        self._claimed_at = coming.asked_at
+        claims = await coming.task
+        if self._accepting and len(claims) == coming.limit > 0:
+            self._coming = self._ask(self.store.now(), len(claims))
+            await asyncio.sleep(0)  # now it is on its way
+        return claims
+
+    def _ask(self, now: datetime, claimed: int = 0) -> _Coming | None:
+        """Have the store told what has ended, and asked for what is due; None if there is no need.
+
+        Args:
+            now: what time it is.
+            claimed: how many runs are to be started before those that come.
+        """
+        assert self._loop is not None
         ends = self._take_ended()
+        room = self._room(claimed)
+        if not ends and not room:
+            return None
+        asked_at = self._lease_clock()
+        return _Coming(self._loop.create_task(self._exchange(ends, now, room)), room, asked_at)
+
+    async def _exchange(
+        self, ends: list[tuple[Finish, Attempt]], now: datetime, room: int
+    ) -> list[Claim]:
         try:
-            room = self._room()
+            if not ends:
+                return await self.store.claim(now, room, self.worker)
             finishes = [finish for finish, _ in ends]
             finished, claims = await self.store.exchange(finishes, now, room, self.worker)
         except BaseException:
@@ -503,11 +551,14 @@ class Engine:
             return None if instant is None else instant - _SOON
         return max(instant, now + _TAKEN) if self.store.durable else instant
 
-    def _room(self) -> int:
-        """How many runs may be started now; at none, the end of one will wake the loop."""
+    def _room(self, claimed: int = 0) -> int:
+        """How many runs may be claimed now; at none, the end of one will wake the loop."""
+        batch = self.store.batch
         if self._most is None:
-            return self.store.batch
-        return max(0, min(self.store.batch, self._most - len(self._running)))
+            return batch
+        if self.store.durable:  # one half runs while the other is ended and claimed anew
+            batch = min(batch, (self._most + 1) // 2)
+        return max(0, min(batch, self._most - len(self._running) - claimed))
 
     async def _advance(self, due: list[Due], now: datetime) -> None:
         """Decide what to do about schedules; one that cannot be planned is paused alone."""
@@ -614,7 +665,7 @@ class Engine:
         except SchedulerError as error:  # it is not known any more, or cannot be run as it is now
             target, refused = None, error
         lease = 0.0 if self._leases is None else self._leases.lease
-        attempt = Attempt(claim, target, self._claimed_at + lease)
+        attempt = Attempt(claim, target, self._claimed_at + lease, self._notice)
         before = self._running.get(claim.run_id)
         if before is not None:  # it was replaced, or given to others who have left it, too
             before.give_up()
@@ -632,7 +683,7 @@ class Engine:
         """End a run that cannot be started here; one of an unknown job is left to others."""
         attempt.given_up = isinstance(error, UnknownJobError)
         attempt.run = not_started(attempt.claim, ShutdownError() if attempt.given_up else error)
-        self._notice(attempt, attempt.run)
+        self._notice(attempt)
 
     def _target_of(self, claim: Claim) -> Target | None:
         if self._known is not None:
@@ -659,15 +710,19 @@ class Engine:
         attempt.run = run
         if attempt.cancelled or attempt.given_up:
             run.cancel()
-        run._when_changed(lambda: self._notice(attempt, run))
+        run._when_changed(attempt.changed)
 
-    def _notice(self, attempt: Attempt, run: Run) -> None:
+    def _notice(self, attempt: Attempt) -> None:
         """A run has changed; called in whatever thread it is that changes it."""
-        if run.state.ended:
+        run = attempt.run
+        assert run is not None
+        state = run._state
+        if state is RunState.RUNNING:
+            if self._observer is not None:
+                self._observer.started(attempt.claim.run_id, run)
+        elif state is not RunState.PENDING:
             self._ended.append(attempt)
             self.wake()
-        elif self._observer is not None and run.state is RunState.RUNNING:
-            self._observer.started(attempt.claim.run_id, run)
 
     async def _end_runs(self) -> None:
         """Tell the store what came of the runs that have ended."""
@@ -685,11 +740,12 @@ class Engine:
     def _take_ended(self) -> list[tuple[Finish, Attempt]]:
         """What has ended and is not recorded."""
         ends: list[tuple[Finish, Attempt]] = []
+        now = self.store.now()
         while self._ended:
             attempt = self._ended.popleft()
             # It may have told so twice, and perhaps the next attempt goes on already.
             if self._running.get(attempt.claim.run_id) is attempt:
-                ends.append((self._finish(attempt), attempt))
+                ends.append((self._finish(attempt, now), attempt))
                 del self._running[attempt.claim.run_id]
         return ends
 
@@ -713,11 +769,11 @@ class Engine:
                 log_not_recorded(finish.claim)
                 continue
             log_end(finish, again=held is not None and held.again)
-            if held is not None:
+            if held is not None and finish.claim.schedule is not None:
                 await self._pause_after(finish.claim.schedule, held.failures)
 
-    def _finish(self, attempt: Attempt) -> Finish:
-        claim, now = attempt.claim, self.store.now()
+    def _finish(self, attempt: Attempt, now: datetime) -> Finish:
+        claim = attempt.claim
         most_crashes = None if self._leases is None else self._leases.most_crashes
         again = next_at = None
         if self._accepting or self._leases is not None:
@@ -728,9 +784,8 @@ class Engine:
         result = attempt.result() if self.store.durable else None
         return Finish(claim, attempt.ending, started_at, again, next_at, result)
 
-    async def _pause_after(self, schedule: Schedule | None, failures: int) -> None:
-        most = None if schedule is None else schedule.pause_on_failures
-        if schedule is None or most is None or failures < most:
+    async def _pause_after(self, schedule: Schedule, failures: int) -> None:
+        if schedule.pause_on_failures is None or failures < schedule.pause_on_failures:
             return
         record = await self.store.schedule(schedule.id)
         if record is None or record.schedule.generation != schedule.generation:

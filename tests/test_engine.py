@@ -579,10 +579,10 @@ class TestRaces:
         async def story():
             notice = simulation.engine._notice
 
-            def twice(attempt, run):
-                notice(attempt, run)
-                if run.state.ended:
-                    simulation.loop.call_later(1, notice, attempt, run)
+            def twice(attempt):
+                notice(attempt)
+                if attempt.run.state.ended:
+                    simulation.loop.call_later(1, notice, attempt)
 
             simulation.engine._notice = twice
             await add(simulation, every("a", 10))

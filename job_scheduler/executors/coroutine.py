@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import itertools
 import os
 import time
@@ -16,12 +15,10 @@ from job_scheduler.launcher.base import Settings, wait_at_exit
 from job_scheduler.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable
 
     from job_scheduler.run import Ending
     from job_scheduler.target import Target
-
-    _Job = Callable[[], Awaitable[Any]]
 
 
 class CoroutineExecutor:
@@ -49,22 +46,34 @@ class CoroutineExecutor:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
         run = Run(run_id or next(self._ids), name, self)
         self._tasks[run] = None
-        job = functools.partial(target.call, args, kwargs)
         if asyncio._get_running_loop() is self._loop:
-            self._start(run, job, timeout)
+            self._start(run, target, args, kwargs, timeout)
         else:
-            self._loop.call_soon_threadsafe(self._start, run, job, timeout)
+            self._loop.call_soon_threadsafe(self._start, run, target, args, kwargs, timeout)
         return run
 
-    def _start(self, run: Run, job: _Job, timeout: float | None) -> None:
-        self._tasks[run] = self._loop.create_task(self._run(run, job, timeout))
+    def _start(self, run: Run, *call: Any) -> None:
+        self._tasks[run] = self._loop.create_task(self._run(run, *call))
 
-    async def _run(self, run: Run, job: _Job, timeout: float | None) -> None:
+    async def _run(
+        self,
+        run: Run,
+        target: Target,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        timeout: float | None,
+    ) -> None:
         if run._cancel_requested:
             came_of_it = ending.cancelled()
         else:
             run._started(None, time.time())
-            came_of_it = await _ending_of(run, job, timeout)
+            try:
+                job = target.call(args, kwargs)
+                result = await (job if timeout is None else _in_time(job, timeout))
+            except BaseException as error:
+                came_of_it = _ending_of(run, error)
+            else:
+                came_of_it = completed(result)
         self._tasks.pop(run, None)
         ending.settle(run, came_of_it)
 
@@ -94,15 +103,24 @@ class CoroutineExecutor:
         self._closed = True
 
 
-async def _ending_of(run: Run, job: _Job, timeout: float | None) -> Ending:
+class _TimedOutError(Exception):
+    """A job was cancelled since it took too long."""
+
+
+async def _in_time(job: Awaitable[Any], timeout: float) -> Any:
     try:
-        if timeout is None:
-            return completed(await job())
         async with asyncio.timeout(timeout) as limit:
-            return completed(await job())
-    except BaseException as error:
-        if timeout is not None and isinstance(error, TimeoutError) and limit.expired():
-            return ending.timed_out(timeout)
-        if isinstance(error, asyncio.CancelledError) and run._cancel_requested:
-            return ending.cancelled()
-        return failed(error)
+            return await job
+    except TimeoutError as error:
+        if limit.expired():
+            raise _TimedOutError(timeout) from error
+        raise
+
+
+def _ending_of(run: Run, error: BaseException) -> Ending:
+    """The ending of a job that this was raised from."""
+    if isinstance(error, _TimedOutError):
+        return ending.timed_out(*error.args)
+    if isinstance(error, asyncio.CancelledError) and run._cancel_requested:
+        return ending.cancelled()
+    return failed(error)

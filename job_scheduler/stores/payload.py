@@ -47,6 +47,9 @@ _INSTEAD: Final = {
     "frozenset": "sorted(value)",
 }
 
+_read: Final = json.JSONDecoder().raw_decode
+"""Reads what begins at once, as what a store has written does."""
+
 _compact: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 
 
@@ -69,7 +72,7 @@ def decode(text: str | None) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
     A list is taken as ``args``, and a dictionary with other keys as ``kwargs``.
     """
-    content = None if text is None else json.loads(text)
+    content = None if text is None else _read(text.lstrip())[0]
     if isinstance(content, list):
         return tuple(content), {}
     if not isinstance(content, dict):

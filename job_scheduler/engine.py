@@ -348,13 +348,17 @@ class Engine:
         self._expect(next_at)
         return True
 
-    async def remove(self, schedule_id: str) -> bool:
-        """Take a schedule off the plan for good; what runs goes on. False if there is none."""
+    async def remove(self, schedule_id: str) -> list[str] | None:
+        """Take a schedule off the plan for good; what runs goes on.
+
+        Gives the ids of the waiting runs that are cancelled; None if there is no such schedule.
+        """
         cancelled = await self.store.remove(schedule_id)
-        if cancelled is None:
-            return False
-        self._targets.pop(schedule_id, None)
-        return True
+        if cancelled is not None:
+            self._targets.pop(schedule_id, None)
+            for run_id in cancelled:
+                self._targets.pop(run_id, None)
+        return cancelled
 
     async def pause(self, schedule_id: str) -> bool:
         """Take a schedule off the plan until it is resumed; False if there is none."""

@@ -231,7 +231,10 @@ class Planner(Plans):
     def _remove(self, schedule_id: str) -> None:
         del self._whats[schedule_id]
         self._once.pop(schedule_id, None)
-        at_once(self._engine.remove(schedule_id))
+        for run_id in at_once(self._engine.remove(schedule_id)) or ():
+            handle = self._handles.get(run_id)
+            if handle is not None:
+                self._end_cancelled(handle, "its schedule was removed")
 
     def pause(self, schedule_id: str) -> None:
         """Take one schedule off the plan until it is resumed."""

@@ -425,7 +425,9 @@ class Scheduler:
         cannot be stopped. What runs again is taken off the plan.
         """
         await self._engine.ready()
-        return await self._engine.cancel(job_id) or await self._engine.remove(job_id)
+        if await self._engine.cancel(job_id):
+            return True
+        return await self._engine.remove(job_id) is not None
 
     async def get_job(self, job_id: str) -> RunRecord | ScheduleRecord | None:
         """What is known of an id: a ``RunRecord``, or a ``ScheduleRecord`` of what runs again."""

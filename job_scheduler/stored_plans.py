@@ -287,7 +287,7 @@ class StoredPlans(Plans):
 
     async def _remove(self, schedule_id: str) -> bool:
         await self._engine.ready()
-        return await self._engine.remove(schedule_id)
+        return await self._engine.remove(schedule_id) is not None
 
     def remove(self, schedule_id: str) -> None:
         self._check_found(schedule_id, self._do(self._remove(schedule_id), "remove_job()"))

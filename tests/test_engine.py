@@ -491,7 +491,7 @@ class TestTheEnd:
         async def story():
             await add(simulation, every("a", 10), takes=5)
             await asyncio.sleep(12)
-            assert await simulation.engine.remove("a")
+            assert await simulation.engine.remove("a") == []
             assert not await simulation.engine.remove("a")
             await asyncio.sleep(100)
             runs = await simulation.store.runs("a")

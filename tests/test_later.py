@@ -838,7 +838,7 @@ class TestWhatIsLeftOfRuns:
         assert run.wait(20)
         assert run.state == "failed"
 
-    def test_a_run_now_that_waits_to_be_tried_again_is_tried(self, scheduler):
+    def test_a_run_now_that_waits_to_be_tried_again_ends_with_its_schedule(self, scheduler):
         calls = []
 
         def job():
@@ -850,6 +850,8 @@ class TestWhatIsLeftOfRuns:
         eventually(lambda: run.state == "pending" and calls)
         scheduler.remove_job("a")
         assert run.wait(20)
+        assert run.state == "cancelled"
+        assert len(calls) == 1
 
     def test_a_run_now_moves_no_instant(self, scheduler):
         job = Counting(takes=0.2)

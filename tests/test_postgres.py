@@ -253,6 +253,7 @@ class TestPools:
         given, own = PostgresStore(pool), PostgresStore(database)
         for store in (given, own):
             run(store.open())
+        run(own.listen(lambda: None, lambda: None))
         child = os.fork()
         if child == 0:
             code = 1
@@ -321,6 +322,10 @@ class TestPlans:
                         connection, "force_generic_plan", statements()[name], call
                     )
                     assert "Seq Scan on scheduled_jobs" not in found, name
+                for which in ("newest_running", "newest_failed"):
+                    asked = statement("runs", which=which)
+                    found = await _explained(connection, "force_generic_plan", asked, "100")
+                    assert "Seq Scan on scheduled_jobs" not in found, which
                 asked = statement("next_instant", levels="levels_all")
                 found = await _explained(connection, "force_generic_plan", asked, "NULL")
                 assert "Seq Scan on scheduled_jobs" not in found

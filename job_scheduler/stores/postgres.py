@@ -521,9 +521,11 @@ class PostgresStore:
     async def runs(
         self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
     ) -> list[RunRecord]:
-        if schedule_id is None:
-            return await self._runs("newest_runs", state, limit)
-        return await self._runs("newest_runs_of_schedule", state, limit, schedule_id)
+        if schedule_id is not None:
+            return await self._runs("newest_runs_of_schedule", state, limit, schedule_id)
+        if state in (RunState.RUNNING, RunState.FAILED):  # they have an index
+            return await self._runs(f"newest_{state}", limit)
+        return await self._runs("newest_runs", state, limit)
 
     async def _runs(self, which: str, *values: Any) -> list[RunRecord]:
         found = await self._link.fetch(statement("runs", which=which), *values)

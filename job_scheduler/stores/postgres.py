@@ -101,6 +101,7 @@ class PostgresStore:
         self._exchange = Exchange(self._link)
         self._horizon = _Horizon()
         self._announcer = Announcer(lambda: self._link.fetch(statements()["notify"], "due"))
+        self._plan_announcer = Announcer(lambda: self._link.fetch(statements()["notify"], "plan"))
         self._listener: Listener | None = None
 
     # Life
@@ -136,6 +137,7 @@ class PostgresStore:
         if listener is not None:
             await listener.close()
         await self._announcer.close()
+        await self._plan_announcer.close()
         await self._link.close()
 
     async def listen(self, wake: Callable[[], None], renew: Callable[[], None]) -> None:
@@ -143,8 +145,9 @@ class PostgresStore:
             if hint == "stop":
                 renew()
                 return
+            if hint == "plan":
+                self._horizon.forget()
             self._exchange.marks.doubt()
-            self._horizon.forget()
             wake()
 
         if self._listens and self._link.can_listen:
@@ -273,7 +276,7 @@ class PostgresStore:
         """A schedule was put on the plan here."""
         self._horizon.forget()
         if next_at is not None and next_at <= self.now() + _SOON:
-            self._announcer.soon()
+            self._plan_announcer.soon()
 
     # Instants
 

@@ -114,7 +114,7 @@ class Listener:
                         tell(logging.INFO, "PostgreSQL is heard again")
                     told, pause = False, _FIRST_PAUSE
                     self.listening.set()
-                    self._heard("due")  # whatever was said meanwhile
+                    self._heard("plan")  # whatever was said meanwhile
                     await self._stay(connection)
             except StoreError as error:
                 reason = str(error)

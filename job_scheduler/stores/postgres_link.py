@@ -39,7 +39,12 @@ _PLANNER: Final = {"enable_seqscan": "off", "jit": "off"}
 """Settings for statements that always have an index: the planner keeps a plan, and one that it made
 while the queue was empty, or without figures, would read all of the table when it is full."""
 
-_SET_PLANNER: Final = ";".join(f"SET LOCAL {name} = {value}" for name, value in _PLANNER.items())
+_SET: Final = ";".join(f"SET {name} = {value}" for name, value in _PLANNER.items())
+_SET_LOCAL: Final = _SET.replace("SET", "SET LOCAL")
+_RESET: Final = ";".join(f"RESET {name}" for name in _PLANNER)
+
+_ENOUGH: Final = 4
+"""Connections from which on one of the caller's is kept for the statement that is said most."""
 
 UNIQUE_VIOLATION: Final = "23505"
 
@@ -74,7 +79,7 @@ class Link:
     def __init__(self, pool_or_dsn: Any, *, direct: bool) -> None:
         self._asyncpg = load_asyncpg()
         self._dsn = pool_or_dsn if isinstance(pool_or_dsn, str) else None
-        self._given = None if self._dsn is not None else pool_or_dsn
+        self._given: Any = None if self._dsn is not None else pool_or_dsn
         if self._given is not None and not hasattr(self._given, "acquire"):
             raise InvalidOptionError(
                 f"the store is {pool_or_dsn!r}; give a pool of asyncpg or a text that begins with "
@@ -83,6 +88,8 @@ class Link:
         self._direct = direct
         self._pool: Any = self._given
         self._opening = asyncio.Lock()
+        self._kept: Any = None
+        self._keeping = asyncio.Lock()
         self._pid = os.getpid()
         self._inherited: list[Any] = []
         """Pools of the process that this one was forked from: kept, so that nothing ends them."""
@@ -110,6 +117,7 @@ class Link:
 
     async def close(self) -> None:
         """Close the pool, unless it is the caller's; harmless twice."""
+        await self._give_back()
         if self._given is not None or self._pool is None or self._pid != os.getpid():
             return
         pool, self._pool = self._pool, None
@@ -174,13 +182,51 @@ class Link:
         """Say one statement that must not read whole tables, whatever the planner thinks."""
         if self._given is None and self._direct:
             return await self.fetch(statement, *values)
+        if self._direct and self._given.get_max_size() >= _ENOUGH:
+            return await self._fetch_on_kept(statement, *values)
 
         async def say(connection: Any) -> list[Any]:
-            await connection.execute(_SET_PLANNER)
+            await connection.execute(_SET_LOCAL)
             rows: list[Any] = await connection.fetch(statement, *values)
             return rows
 
         return await self.transaction(say)
+
+    async def _fetch_on_kept(self, statement: str, *values: Any) -> list[Any]:
+        async def say(connection: Any) -> list[Any]:
+            rows: list[Any] = await connection.fetch(statement, *values)
+            return rows
+
+        return await self._again_if_given_up(say, self._kept_connection)
+
+    @contextlib.asynccontextmanager
+    async def _kept_connection(self) -> AsyncIterator[Any]:
+        """The caller's connection that is not given back after each statement, which costs."""
+        async with self._keeping:
+            if self._kept is None:
+                self._notice_fork()
+                kept = await self._given.acquire(timeout=_TIMEOUT)
+                self._kept = kept
+                await kept.execute(_SET)
+            try:
+                yield self._kept
+            except BaseException:
+                await self._give_back()
+                raise
+
+    async def _give_back(self) -> None:
+        """Let the caller have his connection again, as it was."""
+        kept, self._kept = self._kept, None
+        if kept is None or self._pid != os.getpid():
+            return
+        try:
+            async with asyncio.timeout(_TIME_TO_CLOSE):
+                if not kept.is_closed():
+                    await kept.execute(_RESET)
+        except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError):
+            kept.terminate()  # a TimeoutError is an OSError
+        with contextlib.suppress(self._asyncpg.PostgresError, self._asyncpg.InterfaceError):
+            await self._given.release(kept)
 
     async def transaction(self, work: Callable[[Any], Awaitable[T]]) -> T:
         """Do some work as one step, on a connection; said again if the server gives it up."""
@@ -191,11 +237,15 @@ class Link:
 
         return await self._again_if_given_up(whole)
 
-    async def _again_if_given_up(self, work: Callable[[Any], Awaitable[T]]) -> T:
+    async def _again_if_given_up(
+        self,
+        work: Callable[[Any], Awaitable[T]],
+        on: Callable[[], contextlib.AbstractAsyncContextManager[Any]] | None = None,
+    ) -> T:
         for left in reversed(range(_TRIES)):
             with self._translated():
                 try:
-                    async with asyncio.timeout(_TIMEOUT), self.connection() as connection:
+                    async with asyncio.timeout(_TIMEOUT), (on or self.connection)() as connection:
                         return await work(connection)
                 except self._asyncpg.PostgresError as error:
                     if error.sqlstate not in _GIVEN_UP or not left:

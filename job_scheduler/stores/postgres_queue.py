@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import StoreError
@@ -12,7 +13,7 @@ from job_scheduler.stores.postgres_link import UNIQUE_VIOLATION, RefusedError
 from job_scheduler.stores.postgres_rows import run_columns, statement, statements
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from job_scheduler.stores.base import NewRun
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from job_scheduler.stores.postgres_link import Link
 
 Taken = dict[str, RunState]
+
+_MANY: Final = 2_000
+"""Runs that one statement inserts, at most."""
 
 _TRIES: Final = 10
 """How often to look again at ids that are taken, and then are not."""
@@ -88,20 +92,48 @@ class Entry:
         return await self._insert_those_free(tell)
 
     async def _insert_all(self, tell: bool) -> bool:
-        """Insert all in one statement, or none."""
-        insert = statement("insert_runs", unless="unless_taken", conflict="")
+        """Insert all, or none."""
         try:
-            [row] = await self._link.fetch(insert, *self._plain_columns(), tell, self._clock)
+            if len(self._runs) <= _MANY:
+                return await self._insert_part(self._link.fetch, self._runs, tell)
+            await self._link.transaction(lambda it: self._insert_parts(it, tell))
         except RefusedError as error:
             if error.sqlstate != UNIQUE_VIOLATION:
                 raise
             return False
-        return len(row[0] or ()) == len(self._runs)
+        except _TakenError:
+            return False
+        return True
+
+    async def _insert_part(
+        self, fetch: Callable[..., Awaitable[list[Any]]], runs: Sequence[NewRun], tell: bool
+    ) -> bool:
+        insert = statement("insert_runs", unless="unless_taken", conflict="")
+        [row] = await fetch(insert, *_plain_columns(runs), tell, self._clock)
+        return len(row[0] or ()) == len(runs)
+
+    async def _insert_parts(self, connection: Any, tell: bool) -> None:
+        """Insert many in parts: while the server does one, the next is made ready."""
+        parts = [self._runs[at : at + _MANY] for at in range(0, len(self._runs), _MANY)]
+        insert = statement("insert_runs", unless="unless_taken", conflict="")
+        columns = _plain_columns(parts[0])
+        for number, part in enumerate(parts):
+            is_last = number + 1 == len(parts)
+            saying = asyncio.create_task(
+                connection.fetch(insert, *columns, tell and is_last, self._clock)
+            )
+            try:
+                await asyncio.sleep(0)  # now it is on its way
+                columns = [] if is_last else _plain_columns(parts[number + 1])
+            finally:
+                [row] = await saying
+            if len(row[0] or ()) < len(part):
+                raise _TakenError({})
 
     async def _insert_those_free(self, tell: bool) -> Taken:
         [row] = await self._link.fetch(
             statement("insert_runs", unless="", conflict="conflict_over"),
-            *self._plain_columns(),
+            *_plain_columns(self._runs),
             tell,
             self._clock,
             False,
@@ -111,9 +143,6 @@ class Entry:
             return {}
         found = await self._link.fetch(statements()["states"], missing)
         return self._states(found, missing)
-
-    def _plain_columns(self) -> list[Any]:
-        return [*run_columns(self._runs), None, None, None, None]
 
     def _missing(self, added: list[str] | None) -> list[str]:
         done = set(added or ())
@@ -184,6 +213,10 @@ class Entry:
             held.append(book is not None and not run.beside and (book.paused or not has_room))
         beside = [run.beside for run in self._runs]
         return [*run_columns(self._runs), of_schedule, beside, may_start, held]
+
+
+def _plain_columns(runs: Sequence[NewRun]) -> list[Any]:
+    return [*run_columns(runs), None, None, None, None]
 
 
 def _state(status: str) -> RunState:

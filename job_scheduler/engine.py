@@ -210,6 +210,9 @@ class Engine:
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
+        if self._coming is not None:  # the store has not answered in time
+            self._coming.task.cancel()
+            self._coming = None
         await self._let_go()
 
     async def _record_ends(self, go_on: Callable[[], bool], deadline: float | None) -> None:

@@ -144,6 +144,8 @@ class Cluster:
         engine._keeper._stopped.set()
         for task in engine._keeper._tasks:
             task.cancel()
+        if engine._coming is not None:
+            engine._coming.task.cancel()
         for attempt in engine.attempts():
             attempt.give_up()
 

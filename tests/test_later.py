@@ -847,7 +847,7 @@ class TestWhatIsLeftOfRuns:
 
         scheduler.add_job("a", job, "1h", retry=RetryPolicy(3, delay=0.2, jitter=0))
         run = scheduler.run_job_now("a")
-        eventually(lambda: run.state == "pending" and calls)
+        eventually(lambda: (scheduler.get_job_info("a")["last_run"] or {}).get("error"))
         scheduler.remove_job("a")
         assert run.wait(20)
         assert run.state == "cancelled"

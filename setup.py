@@ -11,7 +11,7 @@ VERSION = re.search(
 )
 assert VERSION is not None
 
-EXAMPLES = ["flask>=3.0", "stripe>=11", "gunicorn>=22"]
+EXAMPLES = ["flask>=3.0", "stripe>=11", "gunicorn>=22", "fastapi>=0.110", "uvicorn>=0.29"]
 BENCH = [
     "apscheduler>=3.11,<4",
     "croniter>=6.0",

@@ -7,6 +7,11 @@ Run it with Flask's own server, or with gunicorn (``--preload`` works too)::
     gunicorn --chdir examples --workers 4 'stripe_webhook:create_app()'
 
 The work is in ``jobs/payment_succeeded.py``. Its processes import that file, not this one.
+
+With a store, Stripe is answered only once the event is on disk: then it survives a crash, also one
+right after the answer, and an event that comes again is refused over all workers and restarts::
+
+    export STORE=sqlite:///payments.db            # or postgresql://user@host/database
 """
 
 import json
@@ -35,8 +40,10 @@ class SettingError(Exception):
 
 def create_app() -> Flask:
     secrets = read_secrets()
-    # This starts nothing before the first run, so gunicorn may fork its workers afterwards.
-    scheduler = JobScheduler(jobs=discover(JOBS), wait_at_exit=False)
+    # Without a store this starts nothing before the first run; with one, each of gunicorn's
+    # workers gets an engine of its own, with --preload at its first request.
+    store = os.environ.get("STORE")
+    scheduler = JobScheduler(jobs=discover(JOBS), wait_at_exit=False, store=store)
     app = Flask(__name__)
     app.config["MAX_CONTENT_LENGTH"] = LARGEST_BODY
     app.register_error_handler(HTTPException, as_json)
@@ -48,7 +55,8 @@ def create_app() -> Flask:
             return {"received": True, "ignored": event["type"]}
         payment = read_payment(event)
         try:
-            # The key: an event that comes again gets its first run (per worker process).
+            # The key: an event that comes again gets its first run; without a store, that of its
+            # worker process.
             run = scheduler.options(key=event["id"]).run("PaymentSucceeded", **payment)
         except Exception:
             app.logger.exception("event %s was not accepted; Stripe will retry", event["id"])

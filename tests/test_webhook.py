@@ -332,3 +332,41 @@ def fill(pipe):
         pass
     finally:
         os.close(own)
+
+
+class TestWithAStore:
+    @pytest.mark.parametrize(
+        "command", [FLASK, GUNICORN, PRELOADED], ids=["flask", "gunicorn", "preload"]
+    )
+    def test_an_event_runs_once_over_workers_and_restarts(self, tmp_path, command):
+        settings = {"STORE": f"sqlite:///{tmp_path}/payments.db"}
+        with Server(tmp_path, command, settings=settings) as server:
+            with ThreadPoolExecutor(8) as threads:
+                answers = list(threads.map(server.post, [event("pi_kept")] * 16))
+            assert {answer.status for answer in answers} == {200}
+            [run] = {answer.json["run"] for answer in answers}
+            server.wait_for_job("pi_kept")
+        with Server(tmp_path, command, settings=settings) as again:
+            assert again.post(event("pi_kept")).json["run"] == run
+            again.post(event("pi_other"))
+            again.wait_for_job("pi_other")
+            assert [each.payment for each in again.printed()] == ["pi_other"]
+
+    def test_killed_right_after_the_answer_the_job_still_runs(self, tmp_path):
+        settings = {"STORE": f"sqlite:///{tmp_path}/payments.db"}
+        server = Server(tmp_path, settings=settings)
+        payments = [f"pi_{number}" for number in range(5)]
+        for payment in payments:
+            assert server.post(event(payment)).status == 200
+        server.kill()
+        server.wait_until_all_left()
+        with Server(tmp_path, settings=settings):
+            receipts = [server.receipts / f"{payment}.txt" for payment in payments]
+            eventually(lambda: all(map(os.path.exists, receipts)), 60, "the receipts")
+
+    def test_a_store_that_is_away_is_answered_with_503(self, tmp_path):
+        settings = {"STORE": f"sqlite:///{tmp_path}/no/such/folder/payments.db"}
+        with Server(tmp_path, settings=settings) as server:
+            answer = server.post(event("pi_away"))
+            assert answer.status == 503
+            assert not server.printed()

@@ -32,7 +32,7 @@ T = TypeVar("T")
 _MOST: Final = 1_000
 """Steps in one transaction."""
 
-_LOOK: Final = 0.05
+_LOOK: Final = 0.02
 """Seconds after which it is looked whether another process has changed something."""
 
 _BEFORE_A_FORK: Final = 5.0

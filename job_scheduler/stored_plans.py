@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import contextlib
 import itertools
 import logging
 import os
@@ -14,6 +15,7 @@ import threading
 import time
 import weakref
 from collections import Counter
+from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from job_scheduler.durations import parse_duration
@@ -133,7 +135,7 @@ class StoredPlans(Plans):
             observer=self,
         )
         self._lock = threading.RLock()
-        self._closed = False
+        self._closed = self._has_ended = False
         self._declared: dict[str, Any] = {}
         """What was given to be run in this program, by schedule."""
         self._numbers: Counter[str] = Counter()
@@ -441,10 +443,12 @@ class StoredPlans(Plans):
     def shutdown(self, timeout: float | None) -> None:
         """Start nothing more, wait for what goes on, and hand back the rest after ``timeout``."""
         self.close()
-        if not self._loop_thread.is_alive:
+        if self._has_ended or not self._loop_thread.is_alive:
             return
         ending = asyncio.run_coroutine_threadsafe(self._shut_down(timeout), self._loop_thread.loop)
-        ending.result(None if timeout is None else timeout + _TIME_TO_END)
+        with contextlib.suppress(CancelledError):  # the loop has ended meanwhile
+            ending.result(None if timeout is None else timeout + _TIME_TO_END)
+        self._has_ended = True
 
     async def _shut_down(self, timeout: float | None) -> None:
         await asyncio.wrap_future(self._begun)  # it may be amid its start

@@ -49,7 +49,7 @@ def test_adding_a_job(run_script, tmp_path):
         "from jobs.send_receipt import SendReceipt\n"
         "if __name__ == '__main__':\n"
         "    scheduler = JobScheduler()\n"
-        + "".join(f"    {line}\n" for line in block_with("scheduler.options(key").splitlines())
+        + "".join(f"    {line}\n" for line in block_with("run.cancel()").splitlines())
         + "    print(run.state, run.result)\n"
     )
     assert done.stdout in ("completed sent\n", "cancelled None\n"), done.stderr
@@ -75,6 +75,32 @@ def test_later_and_repeatedly(tmp_path):
     assert program.returncode == 0
     assert "Traceback" not in err
     assert "Report at 02:30 on Monday to Friday (Europe/Berlin)" in err
+
+
+def test_accepted_means_kept(run_script, tmp_path):
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()
+    (tmp_path / "jobs" / "send_receipt.py").write_text(block_with("class SendReceipt"))
+    done = run_script(
+        "from job_scheduler import JobScheduler\n"
+        "from job_scheduler.registry import discover\n"
+        "if __name__ == '__main__':\n"
+        + "".join(f"    {line}\n" for line in block_with('options(key="evt_1").run').splitlines())
+        + "    run.wait(20)\n"
+        + "    print(scheduler.get_run(run.id).result)\n"
+        + "    scheduler.shutdown()\n"
+    )
+    assert (done.stdout, done.stderr) == ("sent\n", "")
+
+
+def test_in_an_asyncio_program(run_script, database):
+    code = block_with("import asyncpg").replace("postgresql://localhost/app", database)
+    done = run_script(code)
+    assert sorted(done.stdout.splitlines()) == [
+        "mail to boss@example.com: Report",
+        "mail to user@example.com: Welcome!",
+    ]
+    assert done.stderr == ""
 
 
 def test_what_is_said_of_cron():

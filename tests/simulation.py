@@ -12,10 +12,14 @@ import selectors
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 
+import asyncpg
+
 from job_scheduler.engine import Engine
 from job_scheduler.executors.coroutine import CoroutineExecutor
 from job_scheduler.launcher.base import Settings
 from job_scheduler.stores.memory import MemoryStore
+from job_scheduler.stores.postgres import PostgresStore
+from job_scheduler.stores.postgres_hints import Announcer
 from job_scheduler.stores.sqlite import SqliteStore
 from job_scheduler.target import Target
 
@@ -49,16 +53,49 @@ class _Skipping(selectors.SelectSelector):
         return ready
 
 
-class WaitedFor(SqliteStore):
-    """Tells the loop when it is at something."""
+class WaitedFor:
+    """A store on disk that tells the loop when it is at something; made when it is first used."""
 
-    def __init__(self, path, *, clock, loop):
-        super().__init__(path, clock=clock)
-        self.loop = loop
+    durable = True
+    batch = 500
 
-    async def _wait(self, future):
-        with self.loop.at_something():
-            return await super()._wait(future)
+    def __init__(self, make, clock, loop):
+        self.now = clock
+        self._make = make
+        self._loop = loop
+        self._store = None
+
+    def __getattr__(self, verb):
+        async def do(*arguments):
+            with self._loop.at_something():
+                if self._store is None:
+                    self._store = await self._make(self.now)
+                    await self._store.open()
+                return await getattr(self._store, verb)(*arguments)
+
+        return do
+
+
+async def in_a_file(path, clock):
+    return SqliteStore(path, clock=clock)
+
+
+async def in_postgres(dsn, clock):
+    async def say_nothing():
+        """Nobody listens, and no time must pass while it is said."""
+
+    # No timeouts: they would go by a time that passes at once.
+    pool = asyncpg.create_pool(dsn, min_size=1, max_size=2, max_inactive_connection_lifetime=0)
+    store = PostgresStore(await pool, listen=False, clock=clock)
+    store._announcer = store._plan_announcer = Announcer(say_nothing)
+    close = store.close
+
+    async def close_all():
+        await close()
+        await pool.close()
+
+    store.close = close_all
+    return store
 
 
 class SimulatedLoop(asyncio.SelectorEventLoop):
@@ -84,9 +121,14 @@ class SimulatedLoop(asyncio.SelectorEventLoop):
 
 
 class Simulation:
-    """An engine over a store, in memory or in a file, with coroutine jobs that take their time."""
+    """An engine over a store, with coroutine jobs that take their time.
 
-    def __init__(self, path=None, **options):
+    Args:
+        make: a coroutine function that makes a store with this clock; None: it is in memory.
+        options: of the engine.
+    """
+
+    def __init__(self, make=None, **options):
         self.loop = SimulatedLoop()
         self.offset = timedelta(0)
         """How much the clock on the wall was set."""
@@ -97,8 +139,8 @@ class Simulation:
         self.most_going = Counter()
         executor = CoroutineExecutor(self.loop, Settings(wait_at_exit=False))
         self.store = MemoryStore(self.now)
-        if path is not None:
-            self.store = WaitedFor(path, clock=self.now, loop=self.loop)
+        if make is not None:
+            self.store = WaitedFor(make, self.now, self.loop)
         options.setdefault("longest_sleep", 86_400.0)
         self.engine = Engine(self.store, lambda _: executor, **options)
 

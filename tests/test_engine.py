@@ -15,15 +15,21 @@ from job_scheduler.schedule import Schedule
 from job_scheduler.stores.base import NewRun
 from job_scheduler.target import Target
 from job_scheduler.triggers import Cron, Interval, Once, Trigger
-from tests.simulation import START, Simulation
+from tests.postgres import emptied
+from tests.simulation import START, Simulation, in_a_file, in_postgres
 
 DAY = 86_400
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
 def simulate(request, tmp_path):
     """Makes simulations over one kind of store."""
-    return partial(Simulation, tmp_path / "jobs.db" if request.param == "sqlite" else None)
+    if request.param == "memory":
+        return Simulation
+    if request.param == "sqlite":
+        return partial(Simulation, partial(in_a_file, tmp_path / "jobs.db"))
+    dsn = emptied(request.getfixturevalue("worn_database"))
+    return partial(Simulation, partial(in_postgres, dsn))
 
 
 @pytest.fixture

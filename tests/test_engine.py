@@ -20,6 +20,9 @@ from tests.simulation import START, Simulation, in_a_file, in_postgres
 
 DAY = 86_400
 
+OF_A_CLOCK_OF_ITS_OWN = pytest.mark.parametrize("simulate", ["memory", "sqlite"], indirect=True)
+"""PostgreSQL's clock is the server's, and nobody here sets it."""
+
 
 @pytest.fixture(params=["memory", "sqlite", "postgres"])
 def simulate(request, tmp_path):
@@ -217,6 +220,7 @@ class TestLateness:
         assert simulation.starts("a") == [10, 75, 76, 77, 78, 79, 80, 90, 100]
         assert simulation.most_going["a"] == 1
 
+    @OF_A_CLOCK_OF_ITS_OWN
     def test_a_clock_that_is_set_back_stops_nothing(self, simulation, caplog):
         async def story():
             await add(simulation, every("interval", 10))
@@ -248,6 +252,7 @@ class TestLateness:
         simulation.run(story)
         assert simulation.starts("a") == [12 * 3600]
 
+    @OF_A_CLOCK_OF_ITS_OWN
     def test_a_retry_waits_no_longer_when_the_clock_is_set_back(self, simulation):
         async def story():
             retry = RetryPolicy(1, delay=30, jitter=0)

@@ -450,6 +450,39 @@ class TestTheEnd:
         assert (record.state, record.attempt) == ("pending", 0)
         assert log == ["started", "cancelled"] * 2
 
+    def test_starts_everything_again_after_the_next_start(self, make):
+        async def story():
+            scheduler = make(jobs=[Add])
+            records = []
+            for _ in range(2):
+                async with scheduler:
+                    for job, args in ((Add, (1, 2)), (note_in_a_thread, ("x",)), (note, ("y",))):
+                        job_id = await scheduler.schedule(job, args=args)
+                        records.append(await ended(scheduler, job_id))
+            return records
+
+        assert [record.state for record in play(story)] == ["completed"] * 6
+
+    def test_starts_again_on_another_loop(self, store_of):
+        scheduler = Scheduler(**store_of())
+
+        async def story():
+            async with scheduler:
+                waiting = [ended(scheduler, await scheduler.schedule(note)) for _ in range(20)]
+                return [record.state for record in await asyncio.gather(*waiting)]
+
+        assert play(story) == ["completed"] * 20
+        assert play(story) == ["completed"] * 20
+
+    def test_a_start_on_another_loop_without_an_end_is_refused(self, tmp_path):
+        scheduler = Scheduler(store=f"sqlite:///{tmp_path}/jobs.db")
+        first = asyncio.new_event_loop()
+        first.run_until_complete(scheduler.start())
+        with pytest.raises(RuntimeError, match="on another event loop"):
+            asyncio.run(scheduler.start())
+        first.run_until_complete(scheduler.shutdown())
+        first.close()
+
     def test_waits_for_what_ends(self, make):
         async def story():
             async with make() as scheduler:

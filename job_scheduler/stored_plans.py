@@ -138,6 +138,8 @@ class StoredPlans(Plans):
         """What was given to be run in this program, by schedule."""
         self._numbers: Counter[str] = Counter()
         self._ends: dict[str, list[threading.Event]] = {}
+        self._ends_lock = threading.Lock()
+        """Not the other one, which is held by whoever waits for the loop that takes this one."""
         prefix = os.urandom(10).hex()
         self._run_ids = map(f"{prefix}-{{}}".format, itertools.count(1))
         self._begun = asyncio.run_coroutine_threadsafe(self._begin(), loop_thread.loop)
@@ -412,12 +414,12 @@ class StoredPlans(Plans):
     def wait_for_end(self, run_id: str, seconds: float) -> None:
         """Wait so long, or until the run has ended here."""
         ended = threading.Event()
-        with self._lock:
+        with self._ends_lock:
             self._ends.setdefault(run_id, []).append(ended)
         try:
             ended.wait(seconds)
         finally:
-            with self._lock:
+            with self._ends_lock:
                 self._ends[run_id].remove(ended)
                 if not self._ends[run_id]:
                     del self._ends[run_id]
@@ -428,7 +430,7 @@ class StoredPlans(Plans):
     def ended(self, run_id: str, run: Run, again: bool) -> None:
         """An attempt has ended; the engine says so."""
         if run_id in self._ends:
-            with self._lock:
+            with self._ends_lock:
                 for each in self._ends.get(run_id, ()):
                     each.set()
 

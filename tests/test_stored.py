@@ -201,6 +201,30 @@ class TestRuns:
         assert scheduler.get_run(run_id).state == "completed"
 
 
+    def test_may_be_waited_for_while_something_is_scheduled(self, make):
+        scheduler, done = make(), threading.Event()
+
+        def run_and_wait():
+            while not done.is_set():
+                scheduler.run("Note", what=1).wait()
+
+        threads = [threading.Thread(target=run_and_wait, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+
+        def add():
+            for number in range(150):
+                scheduler.add_job(f"job-{number}", "Note", "1h", kwargs={"what": 2})
+
+        adding = threading.Thread(target=add, daemon=True)
+        adding.start()
+        adding.join(20)
+        done.set()
+        assert not adding.is_alive()
+        for thread in threads:
+            thread.join(20)
+
+
 class TestSchedules:
     def test_are_of_names_classes_and_functions(self, make):
         scheduler = make()

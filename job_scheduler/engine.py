@@ -719,7 +719,8 @@ class Engine:
             executor = self._executors.get(target.place)
             if executor is None:
                 executor = self._executors[target.place] = self._open_executor(target.place)
-            run_id = claim.run_id if claim.attempt == 1 else f"{claim.run_id}/{claim.attempt}"
+            # One that it takes the place of may still be ending there: each claim has its own.
+            run_id = claim.run_id if claim.token <= 1 else f"{claim.run_id}/{claim.token}"
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
         except BaseException as error:
             if isinstance(error, ShutdownError) and target is not None:

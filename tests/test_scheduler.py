@@ -62,6 +62,13 @@ class Add(Job):
         return first + second
 
 
+class Sleep(Job):
+    def process(self, seconds):
+        import time
+
+        time.sleep(seconds)
+
+
 class KillsItself(Job):
     def process(self):
         import os
@@ -421,6 +428,24 @@ class TestRepeating:
 
         assert play(story).completed == 1
         assert log == [(("now",), {})]
+
+    def test_a_process_that_goes_on_can_be_replaced(self, make):
+        async def story():
+            async with make(jobs=[Add, Sleep], grace=0.2) as scheduler:
+                await scheduler.schedule(Sleep, args=[60], job_id="one")
+
+                async def runs():
+                    return (await scheduler.get_job("one")).state == "running"
+
+                await eventually(runs)
+                await asyncio.sleep(0.3)
+                await scheduler.schedule(
+                    Add, args=[1, 2], job_id="one", conflict_resolution="replace"
+                )
+                return await ended(scheduler, "one")
+
+        record = play(story)
+        assert (record.state, record.error) == ("completed", None)
 
     def test_the_first_run_can_be_given(self, make):
         async def story():

@@ -166,10 +166,19 @@ class Engine:
 
         Raises ``StoreError`` if the store cannot be opened.
         """
+        loop = asyncio.get_running_loop()
         if self._task is not None:
+            if self._loop is not loop:
+                raise RuntimeError(
+                    "the scheduler was started on another event loop, and not shut down there: "
+                    "write 'async with scheduler', or 'await scheduler.shutdown()' at the end"
+                )
             return
-        self._loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            self._opening, self._turning = asyncio.Lock(), asyncio.Lock()
+        self._loop = loop
         self._news = asyncio.Event()
+        self._executors.clear()  # those of an earlier start are closed, or on another loop
         if self.store.durable:
             self._worker_id = os.urandom(8).hex()
             await self.ready()
@@ -710,9 +719,12 @@ class Engine:
             executor = self._executors.get(target.place)
             if executor is None:
                 executor = self._executors[target.place] = self._open_executor(target.place)
-            run_id = claim.run_id if claim.attempt == 1 else f"{claim.run_id}/{claim.attempt}"
+            # One that it takes the place of may still be ending there: each claim has its own.
+            run_id = claim.run_id if claim.token <= 1 else f"{claim.run_id}/{claim.token}"
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
         except BaseException as error:
+            if isinstance(error, ShutdownError) and target is not None:
+                attempt.given_up |= self._leases is not None  # others can start it
             run = not_started(claim, error)
         attempt.run = run
         if attempt.cancelled or attempt.given_up:

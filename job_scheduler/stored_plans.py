@@ -68,6 +68,9 @@ if TYPE_CHECKING:
 _BETWEEN_TRIES: Final = 1.0
 """Seconds until it is tried again to open a store that is away."""
 
+_LOOK: Final = 0.1
+"""Seconds after which it is looked whether the loop that is waited for is still there."""
+
 _TIME_TO_END: Final = 30.0
 """Seconds that the end of the program waits for the engine to hand back what goes on."""
 
@@ -135,11 +138,13 @@ class StoredPlans(Plans):
             observer=self,
         )
         self._lock = threading.RLock()
-        self._closed = self._has_ended = False
+        self._closed = self._is_over = False
         self._declared: dict[str, Any] = {}
         """What was given to be run in this program, by schedule."""
         self._numbers: Counter[str] = Counter()
         self._ends: dict[str, list[threading.Event]] = {}
+        self._ends_lock = threading.Lock()
+        """Not the other one, which is held by whoever waits for the loop that takes this one."""
         prefix = os.urandom(10).hex()
         self._run_ids = map(f"{prefix}-{{}}".format, itertools.count(1))
         self._begun = asyncio.run_coroutine_threadsafe(self._begin(), loop_thread.loop)
@@ -172,15 +177,41 @@ class StoredPlans(Plans):
         atexit.register(end)
         weakref.finalize(self, atexit.unregister, end)
 
-    def _do(self, coroutine: Coroutine[Any, Any, Answer], what: str = "this call") -> Answer:
-        """Have something done on the loop, and wait for it."""
+    def _do(
+        self,
+        coroutine: Coroutine[Any, Any, Answer],
+        what: str = "this call",
+        seconds: float | None = None,
+    ) -> Answer:
+        """Have something done on the loop, and wait for it, at most so long.
+
+        Raises ``ShutdownError`` if the loop has ended, also meanwhile.
+        """
         if self._loop_thread.is_current:
             coroutine.close()
             raise LaunchError(
                 f"{what} would wait for the loop that it is called on: in a coroutine job write "
                 f"'await asyncio.to_thread(scheduler.run, ...)'"
             )
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop_thread.loop).result()
+        if not self._loop_thread.is_alive:
+            coroutine.close()
+            raise _has_ended(what)
+        try:
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop_thread.loop)
+        except RuntimeError:  # the loop is closed
+            coroutine.close()
+            raise _has_ended(what) from None
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while True:
+            try:
+                return future.result(_LOOK)
+            except CancelledError:
+                raise _has_ended(what) from None
+            except TimeoutError:
+                if future.done() or (deadline is not None and time.monotonic() > deadline):
+                    raise
+                if not self._loop_thread.is_alive:
+                    raise _has_ended(what) from None
 
     @property
     def healthy(self) -> bool:
@@ -382,7 +413,28 @@ class StoredPlans(Plans):
 
     def look_up(self, run_id: str) -> RunRecord | None:
         """What the store holds of a run."""
-        return self._do(self._look_up(run_id), "asking for a run")
+        try:
+            return self._do(self._look_up(run_id), "asking for a run")
+        except ShutdownError:
+            return self._look_up_alone(run_id)
+
+    def _look_up_alone(self, run_id: str) -> RunRecord | None:
+        """The same after the end, or in a forked child: by a connection for this question."""
+        from job_scheduler.executors.loop_thread import LoopThread
+
+        async def ask() -> RunRecord | None:
+            store = self._options.open()
+            try:
+                await store.open()
+                return await store.run(run_id)
+            finally:
+                await store.close()
+
+        loop_thread = LoopThread()
+        try:
+            return asyncio.run_coroutine_threadsafe(ask(), loop_thread.loop).result()
+        finally:
+            loop_thread.stop_once(lambda: True)
 
     async def _look_up(self, run_id: str) -> RunRecord | None:
         await self._engine.ready()
@@ -414,12 +466,12 @@ class StoredPlans(Plans):
     def wait_for_end(self, run_id: str, seconds: float) -> None:
         """Wait so long, or until the run has ended here."""
         ended = threading.Event()
-        with self._lock:
+        with self._ends_lock:
             self._ends.setdefault(run_id, []).append(ended)
         try:
             ended.wait(seconds)
         finally:
-            with self._lock:
+            with self._ends_lock:
                 self._ends[run_id].remove(ended)
                 if not self._ends[run_id]:
                     del self._ends[run_id]
@@ -430,7 +482,7 @@ class StoredPlans(Plans):
     def ended(self, run_id: str, run: Run, again: bool) -> None:
         """An attempt has ended; the engine says so."""
         if run_id in self._ends:
-            with self._lock:
+            with self._ends_lock:
                 for each in self._ends.get(run_id, ()):
                     each.set()
 
@@ -443,17 +495,24 @@ class StoredPlans(Plans):
     def shutdown(self, timeout: float | None) -> None:
         """Start nothing more, wait for what goes on, and hand back the rest after ``timeout``."""
         self.close()
-        if self._has_ended or not self._loop_thread.is_alive:
+        if self._is_over:
             return
-        ending = asyncio.run_coroutine_threadsafe(self._shut_down(timeout), self._loop_thread.loop)
-        with contextlib.suppress(CancelledError):  # the loop has ended meanwhile
-            ending.result(None if timeout is None else timeout + _TIME_TO_END)
-        self._has_ended = True
+        with contextlib.suppress(ShutdownError, CancelledError):  # the loop has ended by itself
+            most = None if timeout is None else timeout + _TIME_TO_END
+            self._do(self._shut_down(timeout), "shutdown()", most)
+        self._is_over = True
 
     async def _shut_down(self, timeout: float | None) -> None:
         await asyncio.wrap_future(self._begun)  # it may be amid its start
         await self._engine.shutdown(timeout)
         await self._engine.close()
+
+
+def _has_ended(what: str) -> ShutdownError:
+    return ShutdownError(
+        f"{what} is not possible any more: the scheduler was shut down, or belongs to the process "
+        f"that this one was forked from; make a new one"
+    )
 
 
 def record_of(run: NewRun) -> RunRecord:

@@ -62,6 +62,13 @@ class Add(Job):
         return first + second
 
 
+class Sleep(Job):
+    def process(self, seconds):
+        import time
+
+        time.sleep(seconds)
+
+
 class KillsItself(Job):
     def process(self):
         import os
@@ -250,8 +257,9 @@ class TestScheduling:
                 assert (await scheduler.get_job(job_id)).state == "pending"
                 assert scheduler.unknown_jobs in ({}, {"tests.test_scheduler:note": 1})
                 scheduler.job(note)
-                await scheduler.schedule(note)
+                second = await scheduler.schedule(note)
                 assert (await ended(scheduler, job_id)).state == "completed"
+                assert (await ended(scheduler, second)).state == "completed"
 
         play(story)
         assert len(log) == 2
@@ -422,6 +430,24 @@ class TestRepeating:
         assert play(story).completed == 1
         assert log == [(("now",), {})]
 
+    def test_a_process_that_goes_on_can_be_replaced(self, make):
+        async def story():
+            async with make(jobs=[Add, Sleep], grace=0.2) as scheduler:
+                await scheduler.schedule(Sleep, args=[60], job_id="one")
+
+                async def runs():
+                    return (await scheduler.get_job("one")).state == "running"
+
+                await eventually(runs)
+                await asyncio.sleep(0.3)
+                await scheduler.schedule(
+                    Add, args=[1, 2], job_id="one", conflict_resolution="replace"
+                )
+                return await ended(scheduler, "one")
+
+        record = play(story)
+        assert (record.state, record.error) == ("completed", None)
+
     def test_the_first_run_can_be_given(self, make):
         async def story():
             async with make() as scheduler:
@@ -449,6 +475,39 @@ class TestTheEnd:
         record = play(story)
         assert (record.state, record.attempt) == ("pending", 0)
         assert log == ["started", "cancelled"] * 2
+
+    def test_starts_everything_again_after_the_next_start(self, make):
+        async def story():
+            scheduler = make(jobs=[Add])
+            records = []
+            for _ in range(2):
+                async with scheduler:
+                    for job, args in ((Add, (1, 2)), (note_in_a_thread, ("x",)), (note, ("y",))):
+                        job_id = await scheduler.schedule(job, args=args)
+                        records.append(await ended(scheduler, job_id))
+            return records
+
+        assert [record.state for record in play(story)] == ["completed"] * 6
+
+    def test_starts_again_on_another_loop(self, store_of):
+        scheduler = Scheduler(**store_of())
+
+        async def story():
+            async with scheduler:
+                waiting = [ended(scheduler, await scheduler.schedule(note)) for _ in range(20)]
+                return [record.state for record in await asyncio.gather(*waiting)]
+
+        assert play(story) == ["completed"] * 20
+        assert play(story) == ["completed"] * 20
+
+    def test_a_start_on_another_loop_without_an_end_is_refused(self, tmp_path):
+        scheduler = Scheduler(store=f"sqlite:///{tmp_path}/jobs.db")
+        first = asyncio.new_event_loop()
+        first.run_until_complete(scheduler.start())
+        with pytest.raises(RuntimeError, match="on another event loop"):
+            asyncio.run(scheduler.start())
+        first.run_until_complete(scheduler.shutdown())
+        first.close()
 
     def test_waits_for_what_ends(self, make):
         async def story():

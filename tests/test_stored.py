@@ -200,6 +200,48 @@ class TestRuns:
         assert state == "completed"
         assert scheduler.get_run(run_id).state == "completed"
 
+    def test_can_be_asked_after_the_end(self, make):
+        with make() as scheduler:
+            run = scheduler.run("Plus", first=1, second=2)
+            assert run.wait(20)
+            unseen = scheduler.get_run(scheduler.run("Plus", first=2, second=2).id)
+        assert (run.state, run.result) == ("completed", 3)
+        assert unseen.state in ("pending", "completed")
+        assert scheduler.get_run(run.id).result == 3
+        for verb in (scheduler.get_job_info, scheduler.pause_job, scheduler.remove_job):
+            with pytest.raises(ShutdownError, match="was shut down"):
+                verb("job")
+
+    def test_can_be_asked_in_a_forked_child(self, make):
+        run = make(workers=0).run("Plus", first=1, second=2)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if run.state == "pending" else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+    def test_may_be_waited_for_while_something_is_scheduled(self, make):
+        scheduler, done = make(), threading.Event()
+
+        def run_and_wait():
+            while not done.is_set():
+                scheduler.run("Note", what=1).wait()
+
+        threads = [threading.Thread(target=run_and_wait, daemon=True) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+
+        def add():
+            for number in range(150):
+                scheduler.add_job(f"job-{number}", "Note", "1h", kwargs={"what": 2})
+
+        adding = threading.Thread(target=add, daemon=True)
+        adding.start()
+        adding.join(20)
+        done.set()
+        assert not adding.is_alive()
+        for thread in threads:
+            thread.join(20)
+
 
 class TestSchedules:
     def test_are_of_names_classes_and_functions(self, make):

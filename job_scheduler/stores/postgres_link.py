@@ -121,6 +121,7 @@ class Link:
         if self._given is not None or self._pool is None or self._pid != os.getpid():
             return
         pool, self._pool = self._pool, None
+        self._opening = asyncio.Lock()  # it may be opened again on another loop
         try:
             async with asyncio.timeout(_TIME_TO_CLOSE):
                 await pool.close()

@@ -7,23 +7,11 @@ import os
 import time
 from pathlib import Path
 
-from job_scheduler import Job
-
 noted: list[tuple[int, float]] = []
 """Of each run the number of its job, and when its first line was run (CLOCK_MONOTONIC)."""
 
 tell_to: int | None = None
 """Where each run tells at once that it has started, while latencies are taken; else nowhere."""
-
-
-NOTES = "BENCHMARK_NOTES"
-"""Says where jobs in processes of their own note theirs."""
-
-
-class InAProcess(Job):
-    def process(self, number: int) -> None:
-        note_of_it = os.open(os.environ[NOTES], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
-        os.write(note_of_it, f"{number} {time.monotonic()}\n".encode())
 
 
 async def noop(number: int) -> None:

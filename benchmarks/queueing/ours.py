@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import abc
 import asyncio
-import os
-import tempfile
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -25,7 +23,6 @@ class OursBase(Peer):
 
     unfinished = "SELECT count(*) FROM scheduled_jobs WHERE status <> 'completed'"
     bulk = "schedule_many"
-    job: Any = staticmethod(jobs.noop)
 
     @abc.abstractmethod
     async def _make(self, connections: int) -> Scheduler:
@@ -49,12 +46,12 @@ class OursBase(Peer):
 
     async def enqueue(self, number: int) -> None:
         await self._client.schedule(
-            self.job, execution_time=datetime.now(UTC), kwargs={"number": number}
+            jobs.noop, execution_time=datetime.now(UTC), kwargs={"number": number}
         )
 
     async def enqueue_many(self, numbers: Sequence[int]) -> None:
         arguments = [{"number": number} for number in numbers]
-        await self._client.schedule_many(self.job, arguments, execution_time=datetime.now(UTC))
+        await self._client.schedule_many(jobs.noop, arguments, execution_time=datetime.now(UTC))
 
     async def work(self, stop: asyncio.Event) -> None:
         scheduler = await self._make(_CONNECTIONS)
@@ -76,42 +73,10 @@ class Ours(OursBase):
         from job_scheduler import Scheduler
 
         self._pool = await asyncpg.create_pool(self.place, min_size=1, max_size=connections)
-        return Scheduler(db_pool=self._pool, max_concurrent_jobs=_CONCURRENCY, jobs=[self.job])
+        return Scheduler(db_pool=self._pool, max_concurrent_jobs=_CONCURRENCY, jobs=[jobs.noop])
 
     async def _unmake(self) -> None:
         await self._pool.close()
-
-
-class OursProcesses(Ours):
-    """Jobs in processes of their own, whose notes come by way of a file."""
-
-    key = "ours-processes"
-    title = "job_scheduler, in processes"
-    backlog = 10_000
-    job: Any = jobs.InAProcess
-
-    async def _make(self, connections: int) -> Scheduler:
-        os.environ[jobs.NOTES] = f"{tempfile.gettempdir()}/notes-{os.getpid()}"
-        return await super()._make(connections)
-
-    async def work(self, stop: asyncio.Event) -> None:
-        reading = asyncio.get_running_loop().create_task(_read_notes(os.environ[jobs.NOTES]))
-        await super().work(stop)
-        reading.cancel()
-        os.unlink(os.environ[jobs.NOTES])
-
-
-async def _read_notes(path: str) -> None:
-    """Note what the jobs have noted, as they go on."""
-    with open(path, "a+") as notes:
-        notes.seek(0)
-        while True:
-            for line in notes.readlines():
-                number, instant = line.split()
-                jobs.noted.append((int(number), float(instant)))
-                if jobs.tell_to is not None:
-                    jobs.tell(jobs.tell_to)
-            await asyncio.sleep(0.005)
 
 
 class OursSqlite(OursBase):

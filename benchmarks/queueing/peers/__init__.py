@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from queueing.ours import Ours, OursProcesses, OursSqlite
+from queueing.ours import Ours, OursSqlite
 from queueing.peer import Peer
 from queueing.peers.apscheduler4 import APScheduler4
 from queueing.peers.asyncpg_limit import AsyncpgLimit, AsyncpgLimit500
@@ -17,7 +17,6 @@ from queueing.peers.sqlite_limit import SqliteLimit
 
 _PEERS: tuple[type[Peer], ...] = (
     Ours,
-    OursProcesses,
     PgQueuer,
     Chancy,
     Procrastinate,

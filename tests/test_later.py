@@ -482,6 +482,18 @@ def start(tmp_path, code, **options):
     )
 
 
+def interrupt(program, times, pause):
+    """Press Ctrl-C so often once its job goes on; it has to end in order."""
+    while program.stdout.readline() != "slow\n":
+        pass
+    for _ in range(times):
+        program.send_signal(signal.SIGINT)
+        time.sleep(pause)
+    out, err = program.communicate(timeout=30)
+    assert (out, program.returncode) == ("after\n", 0)
+    assert "Traceback" not in err
+
+
 class TestPrograms:
     def test_scheduled_work_alone_does_not_keep_one_alive(self, tmp_path):
         program = start(tmp_path, "JobScheduler().add_job('a', tick, 3600)\n")
@@ -508,14 +520,7 @@ class TestPrograms:
             "def slow(): print('slow', flush=True); time.sleep(60)\n"
             "s.add_job('a', slow, 0.01); s.wait(); print('after')\n",
         )
-        while program.stdout.readline() != "slow\n":
-            pass
-        for _ in range(2):
-            program.send_signal(signal.SIGINT)
-            time.sleep(0.5)
-        out, err = program.communicate(timeout=30)
-        assert (out, program.returncode) == ("after\n", 0)
-        assert "Traceback" not in err
+        interrupt(program, times=2, pause=0.5)
 
     def test_many_interrupts_are_as_two(self, tmp_path):
         program = start(
@@ -531,14 +536,7 @@ class TestPrograms:
             "    s = JobScheduler({'Stubborn': Stubborn}, grace=1)\n"
             "    s.run('Stubborn'); s.wait(); print('after')\n",
         )
-        while program.stdout.readline() != "slow\n":
-            pass
-        for _ in range(6):
-            program.send_signal(signal.SIGINT)
-            time.sleep(0.02)
-        out, err = program.communicate(timeout=30)
-        assert (out, program.returncode) == ("after\n", 0)
-        assert "Traceback" not in err
+        interrupt(program, times=6, pause=0.02)
 
     def test_one_that_waits_ends_when_it_is_shut_down(self, tmp_path):
         program = start(

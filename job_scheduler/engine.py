@@ -69,6 +69,9 @@ _BETWEEN_TRIES: Final = 0.1
 _TAKEN: Final = timedelta(milliseconds=10)
 """When to look again for what is due, but was being taken by another worker."""
 
+_TIME_TO_RECORD: Final = 1.0
+"""Seconds beyond a deadline for the store to answer: what it was asked is done all the same."""
+
 _TIME_TO_STOP: Final = 10.0
 """Seconds after which what was told to stop, and does not, is left behind."""
 
@@ -227,9 +230,10 @@ class Engine:
     async def _record_ends(self, go_on: Callable[[], bool], deadline: float | None) -> None:
         """Record what ends, as long as there is anything to wait for, until the deadline."""
         assert self._loop is not None
+        latest = None if deadline is None else deadline + _TIME_TO_RECORD
         while True:
             try:
-                async with asyncio.timeout_at(deadline), self._turning:
+                async with asyncio.timeout_at(latest), self._turning:
                     await self._take_what_comes()
                     await self._end_runs()
             except TimeoutError:
@@ -246,9 +250,11 @@ class Engine:
 
     async def _take_what_comes(self) -> None:
         """What was claimed on the way to the end is not started, but handed back."""
-        coming, self._coming = self._coming, None
+        coming = self._coming
         if coming is not None:
-            for claim in await coming.task:
+            await asyncio.wait([coming.task])  # not to lose what comes if it is not waited for
+            self._coming = None
+            for claim in coming.task.result():
                 self._start(claim)
 
     async def _let_go(self) -> None:

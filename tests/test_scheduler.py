@@ -25,6 +25,7 @@ from job_scheduler.errors import (
     UnknownIdError,
     UnknownJobError,
 )
+from job_scheduler.stores.sqlite import SqliteStore
 
 SECOND = timedelta(seconds=1)
 log = []
@@ -498,6 +499,27 @@ class TestTheEnd:
 
         assert play(story) == ["completed"] * 20
         assert play(story) == ["completed"] * 20
+
+    def test_hands_back_what_is_claimed_just_then(self, tmp_path):
+        class Slow(SqliteStore):
+            async def claim(self, *args):
+                claims = await super().claim(*args)
+                await asyncio.sleep(0.2)  # they are this worker's, but it does not know yet
+                return claims
+
+        async def story():
+            scheduler = Scheduler(store=Slow(tmp_path / "jobs.db"), max_concurrent_jobs=8)
+            await scheduler.start()
+            ids = await scheduler.schedule_many(note, [()] * 20)
+            engine = scheduler._engine
+            while engine._coming is None or engine._turning.locked():
+                await asyncio.sleep(0)
+            await scheduler.shutdown(timeout=0)
+            records = [await scheduler.get_job(job_id) for job_id in ids]
+            await scheduler._store.close()
+            return [str(record.state) for record in records]
+
+        assert set(play(story)) == {"completed", "pending"}
 
     def test_a_start_on_another_loop_without_an_end_is_refused(self, tmp_path):
         scheduler = Scheduler(store=f"sqlite:///{tmp_path}/jobs.db")

@@ -149,6 +149,7 @@ class Engine:
         self._failing = False
         self._is_open = False
         self._opening = asyncio.Lock()
+        self._starting = asyncio.Lock()
         self._coming: _Coming | None = None
         self._turning = asyncio.Lock()
         self._clock_offset: timedelta | None = None
@@ -179,7 +180,13 @@ class Engine:
             return
         if self._loop is not loop:
             self._opening, self._turning = asyncio.Lock(), asyncio.Lock()
+            self._starting = asyncio.Lock()
         self._loop = loop
+        async with self._starting:
+            if self._task is None:
+                await self._start_anew()
+
+    async def _start_anew(self) -> None:
         self._news = asyncio.Event()
         self._executors.clear()  # those of an earlier start are closed, or on another loop
         if self.store.durable:
@@ -207,10 +214,11 @@ class Engine:
     async def shutdown(self, timeout: float | None = None) -> None:
         """Start nothing more, wait for what goes on, and stop the rest after ``timeout`` seconds.
 
-        Harmless twice; may be started again.
+        Harmless twice, also at one time and if one is cancelled; may be started again.
         """
         self._accepting = False
-        if self._task is None:
+        task = self._task
+        if task is None:
             return
         assert self._loop is not None
         deadline = None if timeout is None else self._loop.time() + timeout
@@ -218,14 +226,15 @@ class Engine:
         for attempt in self.attempts():
             attempt.cancel() if self._leases is None else attempt.give_up()
         await self._record_ends(self._can_be_stopped, self._loop.time() + _TIME_TO_STOP)
-        task, self._task = self._task, None
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
         if self._coming is not None:  # the store has not answered in time
             self._coming.task.cancel()
             self._coming = None
         await self._let_go()
+        if self._task is task:
+            self._task = None
+        self.wake()  # somebody else may be waiting in here
 
     async def _record_ends(self, go_on: Callable[[], bool], deadline: float | None) -> None:
         """Record what ends, as long as there is anything to wait for, until the deadline."""
@@ -262,12 +271,12 @@ class Engine:
         if self._leases is not None and self._running:
             now = self.store.now()
             ends = [attempt.hand_back(now) for attempt in self.attempts()]
-            self._running.clear()
             try:
                 await self.store.finish(ends)
             except StoreError as error:
                 said = "%d runs could not be handed back, and are started again later: %s"
                 tell(logging.ERROR, said, len(ends), error)
+            self._running.clear()
         if self._keeper is not None:
             await self._keeper.stop()
             self._keeper = None

@@ -134,9 +134,8 @@ class LeaseKeeper:
         self._stopped.set()
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if self._tasks:
+            await asyncio.wait(self._tasks)
         self._tasks.clear()
 
     def hint(self) -> None:

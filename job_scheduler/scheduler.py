@@ -161,8 +161,8 @@ class Scheduler:
 
         Makes the tables where there are none. Raises ``StoreError`` if the store is away.
         """
-        self._loop = asyncio.get_running_loop()
         await self._engine.start()
+        self._loop = asyncio.get_running_loop()  # nothing runs before the loop's next turn
 
     async def shutdown(self, timeout: float | timedelta | None = 30.0) -> None:
         """Take nothing more, wait for what goes on, and hand the rest back after ``timeout``.

@@ -521,6 +521,28 @@ class TestTheEnd:
 
         assert set(play(story)) == {"completed", "pending"}
 
+    def test_starts_and_ends_once_however_often_that_is_said_at_one_time(self, make):
+        def ours():
+            return [task for task in asyncio.all_tasks() if task.get_name() == "job_scheduler"]
+
+        async def story():
+            scheduler = make()
+            await asyncio.gather(*[scheduler.start() for _ in range(3)])
+            numbers = [len(ours())]
+            await scheduler.schedule(wait_for_ever)
+            await eventually(lambda: log == ["started"])
+            impatient = asyncio.create_task(scheduler.shutdown())
+            await asyncio.sleep(0.1)
+            impatient.cancel()
+            patient = asyncio.create_task(scheduler.shutdown(timeout=None))
+            await asyncio.gather(*[scheduler.shutdown(timeout=0) for _ in range(2)])
+            await asyncio.wait_for(patient, 5)
+            return [*numbers, len(ours())]
+
+        started, left = play(story)
+        assert started in (4, 5)  # with one that listens to PostgreSQL
+        assert left == 0
+
     def test_a_start_on_another_loop_without_an_end_is_refused(self, tmp_path):
         scheduler = Scheduler(store=f"sqlite:///{tmp_path}/jobs.db")
         first = asyncio.new_event_loop()

@@ -145,6 +145,22 @@ class TestTables:
 
         run(story())
 
+    def test_infinity_harms_nothing_else(self, database, run):
+        """What somebody has parked for ever, or put first, with the words of PostgreSQL."""
+
+        async def story():
+            async with opened(database) as store, connected(database) as connection:
+                await store.enqueue([new_run(store, name) for name in "abc"], RAISE)
+                by_hand = "UPDATE scheduled_jobs SET execution_time = $2 WHERE job_id = $1"
+                await connection.execute(by_hand, "a", datetime.min)
+                await connection.execute(by_hand, "b", datetime.max)
+                claims = await store.claim(store.now(), 10, ANYBODY)
+                assert (await store.run("b")).at > store.now()
+                assert await store.next_instant(ANYBODY) > store.now()
+                return [claim.run_id for claim in claims]
+
+        assert run(story()) == ["a", "c"]
+
     def test_rows_by_hand_are_run_when_they_say(self, database, run):
         async def story():
             async with opened(database) as store, connected(database) as connection:

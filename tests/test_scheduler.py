@@ -670,6 +670,19 @@ class TestMistakes:
             with pytest.raises(InvalidOptionError, match=said):
                 Scheduler(**options)
 
+    def test_of_ids_and_priorities_that_no_store_can_keep(self, make):
+        async def story():
+            scheduler = make()
+            for job_id in ("a\0b", "\ud800"):
+                for more in ({}, {"every": "1h"}):
+                    with pytest.raises(InvalidOptionError, match="no store can keep"):
+                        await scheduler.schedule(note, job_id=job_id, **more)
+            with pytest.raises(InvalidOptionError, match="priority is 1000000000000"):
+                await scheduler.schedule(note, priority=10**12)
+            await scheduler.schedule(note, job_id="\n\u00fc'%s\U0001f600")
+
+        play(story)
+
     def test_a_password_is_not_shown(self):
         with pytest.raises(InvalidOptionError) as refused:
             Scheduler(store="mysql://me:secret@host/db")

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from job_scheduler import Scheduler
 from job_scheduler.errors import InvalidOptionError, StoreError
 from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution, Schedule, plan
@@ -142,6 +143,26 @@ class TestTables:
                 assert (await two.run("a")).state == "pending"
             for pool in pools:
                 await pool.close()
+
+        run(story())
+
+    def test_a_pool_that_was_ended_first_is_let_go_of(self, database, run):
+        async def story():
+            pool = await asyncpg.create_pool(database, min_size=1, max_size=5)
+            scheduler = Scheduler(db_pool=pool)
+            await scheduler.start()
+            await eventually(lambda: scheduler._store._link._kept is not None)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(pool.close(), 0.5)  # waits for what the scheduler has
+            await scheduler.shutdown(timeout=0)
+
+        run(story())
+
+    def test_an_address_that_cannot_be_used_is_told_so(self, database, run):
+        async def story():
+            separator = "&" if "?" in database else "?"
+            with pytest.raises(StoreError, match=r"the address of the store .*sslmode"):
+                await Scheduler(store=f"{database}{separator}sslmode=bogus").start()
 
         run(story())
 

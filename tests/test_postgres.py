@@ -151,7 +151,7 @@ class TestTables:
             pool = await asyncpg.create_pool(database, min_size=1, max_size=5)
             scheduler = Scheduler(db_pool=pool)
             await scheduler.start()
-            await eventually(lambda: scheduler._store._link._kept is not None)
+            await asyncio.sleep(0.3)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(pool.close(), 0.5)  # waits for what the scheduler has
             await scheduler.shutdown(timeout=0)

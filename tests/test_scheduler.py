@@ -49,6 +49,10 @@ async def wait_for_ever():
         raise
 
 
+async def sleep_so_long(seconds):
+    await asyncio.sleep(seconds)
+
+
 async def fail():
     log.append("failed")
     raise OSError("no network")
@@ -561,6 +565,23 @@ class TestTheEnd:
 
         assert play(story).state == "completed"
         assert log == ["started", "ended"]
+
+    def test_is_not_brought_by_a_job_that_cancels_all_tasks(self, make):
+        def ours():
+            return [task for task in asyncio.all_tasks() if task.get_name() == "job_scheduler"]
+
+        async def story():
+            async with make() as scheduler:
+                before = ours()
+                for task in before:
+                    task.cancel()
+                await asyncio.sleep(0.1)
+                assert len(ours()) == len(before)
+                job_id = await scheduler.schedule(sleep_so_long, args=[2])
+                return await ended(scheduler, job_id)
+
+        record = play(story)
+        assert (record.state, record.attempt) == ("completed", 1)
 
     def test_healthy_while_it_turns(self, make):
         async def story():

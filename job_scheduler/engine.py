@@ -165,6 +165,11 @@ class Engine:
                 await self.store.open()
                 self._is_open = True
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is, and so its clock is known."""
+        return self._is_open
+
     async def start(self) -> None:
         """Begin to do what is due, on the running loop; harmless twice.
 
@@ -296,8 +301,8 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether runs go on, or have ended and are not recorded."""
-        return bool(self._running) or self._turning.locked()
+        """Whether runs go on, are on their way here, or have ended and are not recorded."""
+        return bool(self._running) or self._coming is not None or self._turning.locked()
 
     async def __aenter__(self) -> Engine:
         await self.start()

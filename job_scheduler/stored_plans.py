@@ -396,6 +396,8 @@ class StoredPlans(Plans):
         check_priority(priority)
         check_timeout(target.timeout if timeout is None else timeout, target)
         self._refuse_if_closed(f"job {name!r} was not accepted")
+        if not self._engine.is_open:
+            self._do(self._engine.ready(), "run()")
         now = self._store.now()
         is_usual = self._known.target(name).place == target.place
         return self._enqueue(

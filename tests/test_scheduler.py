@@ -13,6 +13,7 @@ from job_scheduler import (
     ConflictResolution,
     Job,
     JobPriority,
+    JobScheduler,
     RetryPolicy,
     Scheduler,
 )
@@ -518,6 +519,7 @@ class TestTheEnd:
             engine = scheduler._engine
             while engine._coming is None or engine._turning.locked():
                 await asyncio.sleep(0)
+            assert engine.busy
             await scheduler.shutdown(timeout=0)
             records = [await scheduler.get_job(job_id) for job_id in ids]
             await scheduler._store.close()
@@ -690,6 +692,31 @@ class TestMistakes:
         ]:
             with pytest.raises(InvalidOptionError, match=said):
                 Scheduler(**options)
+
+    def test_the_clock_here_does_not_matter(self, tmp_path):
+        class Late(SqliteStore):
+            """Only when it is open, it knows the time."""
+
+            def __init__(self, path):
+                super().__init__(path)
+                self.now = lambda: datetime.now(UTC) + timedelta(hours=1)
+
+            async def open(self):
+                await super().open()
+                self.now = lambda: datetime.now(UTC)
+
+        async def story():
+            scheduler = Scheduler(store=Late(tmp_path / "jobs.db"))
+            [job_id] = await scheduler.schedule_many(note, [()])
+            record = await scheduler.get_job(job_id)
+            await scheduler._store.close()
+            return record
+
+        assert play(story).at <= datetime.now(UTC)
+        other = JobScheduler({"Add": Add}, store=Late(tmp_path / "jobs.db"), workers=0)
+        run = other.run("Add", first=1, second=2)
+        assert other._dispatcher.stored().look_up(run.id).at <= datetime.now(UTC)
+        other.shutdown()
 
     def test_of_ids_and_priorities_that_no_store_can_keep(self, make):
         async def story():

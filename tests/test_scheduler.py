@@ -26,6 +26,7 @@ from job_scheduler.errors import (
     UnknownIdError,
     UnknownJobError,
 )
+from job_scheduler.executors.loop_thread import LoopThread
 from job_scheduler.stores.sqlite import SqliteStore
 
 SECOND = timedelta(seconds=1)
@@ -744,3 +745,22 @@ def test_a_result_is_kept_as_json(tmp_path):
             return await ended(scheduler, await scheduler.schedule(give))
 
     assert play(story).result == '{"answer":[42]}'
+
+
+def test_a_loop_in_a_thread_ends_what_is_asked_for_at_the_last_moment():
+    loop_thread, futures = LoopThread(), []
+
+    async def wait():
+        await asyncio.sleep(3600)
+
+    async def ask_at_the_end():
+        try:
+            await wait()
+        finally:
+            futures.append(asyncio.run_coroutine_threadsafe(wait(), loop_thread.loop))
+            await asyncio.sleep(0.05)
+
+    asyncio.run_coroutine_threadsafe(ask_at_the_end(), loop_thread.loop)
+    loop_thread.stop_once(lambda: True)
+    loop_thread._thread.join(5)
+    assert futures[0].cancelled()

@@ -69,6 +69,9 @@ _BETWEEN_TRIES: Final = 0.1
 _TAKEN: Final = timedelta(milliseconds=10)
 """When to look again for what is due, but was being taken by another worker."""
 
+_TIME_TO_RECORD: Final = 1.0
+"""Seconds beyond a deadline for the store to answer: what it was asked is done all the same."""
+
 _TIME_TO_STOP: Final = 10.0
 """Seconds after which what was told to stop, and does not, is left behind."""
 
@@ -146,6 +149,7 @@ class Engine:
         self._failing = False
         self._is_open = False
         self._opening = asyncio.Lock()
+        self._starting = asyncio.Lock()
         self._coming: _Coming | None = None
         self._turning = asyncio.Lock()
         self._clock_offset: timedelta | None = None
@@ -160,6 +164,11 @@ class Engine:
             if not self._is_open:
                 await self.store.open()
                 self._is_open = True
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the store is, and so its clock is known."""
+        return self._is_open
 
     async def start(self) -> None:
         """Begin to do what is due, on the running loop; harmless twice.
@@ -176,7 +185,13 @@ class Engine:
             return
         if self._loop is not loop:
             self._opening, self._turning = asyncio.Lock(), asyncio.Lock()
+            self._starting = asyncio.Lock()
         self._loop = loop
+        async with self._starting:
+            if self._task is None:
+                await self._start_anew()
+
+    async def _start_anew(self) -> None:
         self._news = asyncio.Event()
         self._executors.clear()  # those of an earlier start are closed, or on another loop
         if self.store.durable:
@@ -204,10 +219,11 @@ class Engine:
     async def shutdown(self, timeout: float | None = None) -> None:
         """Start nothing more, wait for what goes on, and stop the rest after ``timeout`` seconds.
 
-        Harmless twice; may be started again.
+        Harmless twice, also at one time and if one is cancelled; may be started again.
         """
         self._accepting = False
-        if self._task is None:
+        task = self._task
+        if task is None:
             return
         assert self._loop is not None
         deadline = None if timeout is None else self._loop.time() + timeout
@@ -215,21 +231,23 @@ class Engine:
         for attempt in self.attempts():
             attempt.cancel() if self._leases is None else attempt.give_up()
         await self._record_ends(self._can_be_stopped, self._loop.time() + _TIME_TO_STOP)
-        task, self._task = self._task, None
         task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
+        await asyncio.wait([task])
         if self._coming is not None:  # the store has not answered in time
             self._coming.task.cancel()
             self._coming = None
         await self._let_go()
+        if self._task is task:
+            self._task = None
+        self.wake()  # somebody else may be waiting in here
 
     async def _record_ends(self, go_on: Callable[[], bool], deadline: float | None) -> None:
         """Record what ends, as long as there is anything to wait for, until the deadline."""
         assert self._loop is not None
+        latest = None if deadline is None else deadline + _TIME_TO_RECORD
         while True:
             try:
-                async with asyncio.timeout_at(deadline), self._turning:
+                async with asyncio.timeout_at(latest), self._turning:
                     await self._take_what_comes()
                     await self._end_runs()
             except TimeoutError:
@@ -246,9 +264,11 @@ class Engine:
 
     async def _take_what_comes(self) -> None:
         """What was claimed on the way to the end is not started, but handed back."""
-        coming, self._coming = self._coming, None
+        coming = self._coming
         if coming is not None:
-            for claim in await coming.task:
+            await asyncio.wait([coming.task])  # not to lose what comes if it is not waited for
+            self._coming = None
+            for claim in coming.task.result():
                 self._start(claim)
 
     async def _let_go(self) -> None:
@@ -256,12 +276,12 @@ class Engine:
         if self._leases is not None and self._running:
             now = self.store.now()
             ends = [attempt.hand_back(now) for attempt in self.attempts()]
-            self._running.clear()
             try:
                 await self.store.finish(ends)
             except StoreError as error:
                 said = "%d runs could not be handed back, and are started again later: %s"
                 tell(logging.ERROR, said, len(ends), error)
+            self._running.clear()
         if self._keeper is not None:
             await self._keeper.stop()
             self._keeper = None
@@ -281,8 +301,8 @@ class Engine:
 
     @property
     def busy(self) -> bool:
-        """Whether runs go on, or have ended and are not recorded."""
-        return bool(self._running) or self._turning.locked()
+        """Whether runs go on, are on their way here, or have ended and are not recorded."""
+        return bool(self._running) or self._coming is not None or self._turning.locked()
 
     async def __aenter__(self) -> Engine:
         await self.start()

@@ -17,7 +17,7 @@ import threading
 import time
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler.attempt import refusal
 from job_scheduler.durations import parse_duration
@@ -110,7 +110,7 @@ class LeaseKeeper:
         self._holder = holder
         self._settings = settings
         self._clock = clock
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
         self._renew_now = asyncio.Event()
         self._stopped = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -121,23 +121,29 @@ class LeaseKeeper:
     def start(self) -> None:
         """Begin; on the running loop."""
         beat = self._settings.heartbeat
-        loops = [
-            self._for_ever("renew the leases of its runs", self.renew, beat, self._renew_now),
-            self._for_ever("look for runs that were left", self.rescue, beat),
-            self._for_ever("delete old runs", self._forget, _BETWEEN_CLEANINGS),
-        ]
-        self._tasks = [self._loop.create_task(each, name="job_scheduler") for each in loops]
+        self._begin("renew the leases of its runs", self.renew, beat, self._renew_now)
+        self._begin("look for runs that were left", self.rescue, beat)
+        self._begin("delete old runs", self._forget, _BETWEEN_CLEANINGS)
         threading.Thread(target=self._watch, name="job_scheduler-watchdog", daemon=True).start()
+
+    def _begin(self, *loop: Any) -> None:
+        task = self._loop.create_task(self._for_ever(*loop), name="job_scheduler")
+        self._tasks.add(task)
+        task.add_done_callback(lambda task: self._begin_again(task, *loop))
+
+    def _begin_again(self, task: asyncio.Task[None], *loop: Any) -> None:
+        """Nobody but :meth:`stop` ends a loop, also not a job that cancels all tasks."""
+        self._tasks.discard(task)
+        if not self._stopped.is_set():
+            self._begin(*loop)
 
     async def stop(self) -> None:
         """Let go; what goes on here is renewed no more."""
         self._stopped.set()
         for task in self._tasks:
             task.cancel()
-        for task in self._tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        self._tasks.clear()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
 
     def hint(self) -> None:
         """Renew soon: something here is to be stopped. From any thread."""

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 _PARAMETERS: Final = ("interval", "cron", "at", "args", "kwargs", "timezone", "executor")
 
+_MOST_PRIORITY: Final = 2**31
+"""As much as PostgreSQL keeps."""
+
 _POLICIES: Final = (
     "misfire_grace_time",
     "catch_up",
@@ -138,6 +141,8 @@ def check_priority(priority: Any) -> None:
         raise InvalidOptionError(
             f"priority is {priority!r}; it must be a whole number, and lower ones run first"
         )
+    if abs(priority) >= _MOST_PRIORITY:
+        raise InvalidOptionError(f"priority is {priority}; it must be less than {_MOST_PRIORITY}")
 
 
 def policies_of(options: dict[str, Any], target: Target) -> dict[str, Any]:
@@ -178,8 +183,21 @@ def check_timeout(timeout: float | None, target: Target) -> None:
 
 def check_id(job_id: object) -> None:
     """Raise ``InvalidOptionError`` unless this is an id, or None."""
-    if job_id is not None and not (isinstance(job_id, str) and job_id):
+    if job_id is None:
+        return
+    if not (isinstance(job_id, str) and job_id):
         raise InvalidOptionError(f"job_id is {job_id!r}; it must be a string that is not empty")
+    if "\0" in job_id or (not job_id.isprintable() and _is_broken(job_id)):
+        raise InvalidOptionError(f"job_id is {job_id!r}, which no store can keep")
+
+
+def _is_broken(text: str) -> bool:
+    """Whether there is half a character in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return True
+    return False
 
 
 def check_sendable(

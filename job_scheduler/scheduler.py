@@ -161,8 +161,8 @@ class Scheduler:
 
         Makes the tables where there are none. Raises ``StoreError`` if the store is away.
         """
-        self._loop = asyncio.get_running_loop()
         await self._engine.start()
+        self._loop = asyncio.get_running_loop()  # nothing runs before the loop's next turn
 
     async def shutdown(self, timeout: float | timedelta | None = 30.0) -> None:
         """Take nothing more, wait for what goes on, and hand the rest back after ``timeout``.
@@ -376,6 +376,7 @@ class Scheduler:
         name = self._known.name_of(func)
         target = self._known.target(name, executor)
         check_priority(priority)
+        await self._engine.ready()  # by the clock of the store
         common: dict[str, Any] = {
             "job": name,
             "at": self._at(execution_time),
@@ -390,7 +391,6 @@ class Scheduler:
             target.check(name, kwargs, args)
             runs.append(NewRun(id=next(self._ids), args=args, kwargs=kwargs, **common))
         if runs:
-            await self._engine.ready()
             await self._enqueue(runs, ConflictResolution.RAISE, connection)
         return [run.id for run in runs]
 

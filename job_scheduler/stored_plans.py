@@ -59,7 +59,7 @@ if TYPE_CHECKING:
     from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
     from job_scheduler.run import Run
-    from job_scheduler.stores.base import RunRecord, Store
+    from job_scheduler.stores.base import RunRecord, ScheduleRecord, Store
     from job_scheduler.target import Place, Target
     from job_scheduler.triggers import Trigger
 
@@ -328,19 +328,31 @@ class StoredPlans(Plans):
         tell(logging.INFO, "%r is not scheduled any more", schedule_id)
 
     def pause(self, schedule_id: str) -> None:
-        self._check_found(schedule_id, self._do(self._engine.pause(schedule_id), "pause_job()"))
+        self._check_found(schedule_id, self._do(self._pause(schedule_id), "pause_job()"))
         tell(logging.INFO, "%r is paused", schedule_id)
 
     def resume(self, schedule_id: str) -> None:
-        self._check_found(schedule_id, self._do(self._engine.resume(schedule_id), "resume_job()"))
+        self._check_found(schedule_id, self._do(self._resume(schedule_id), "resume_job()"))
         tell(logging.INFO, "%r goes on", schedule_id)
+
+    async def _pause(self, schedule_id: str) -> bool:
+        await self._engine.ready()
+        return await self._engine.pause(schedule_id)
+
+    async def _resume(self, schedule_id: str) -> bool:
+        await self._engine.ready()
+        return await self._engine.resume(schedule_id)
+
+    async def _schedule(self, schedule_id: str) -> ScheduleRecord | None:
+        await self._engine.ready()
+        return await self._store.schedule(schedule_id)
 
     def _check_found(self, schedule_id: str, found: object) -> None:
         if not found:
             raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}")
 
     def run_now(self, schedule_id: str) -> Run:
-        record = self._do(self._store.schedule(schedule_id), "run_job_now()")
+        record = self._do(self._schedule(schedule_id), "run_job_now()")
         if record is None:
             raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}")
         schedule = record.schedule
@@ -361,7 +373,7 @@ class StoredPlans(Plans):
         )
 
     def info(self, schedule_id: str) -> dict[str, Any]:
-        record = self._do(self._store.schedule(schedule_id), "get_job_info()")
+        record = self._do(self._schedule(schedule_id), "get_job_info()")
         if record is None:
             raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}")
         return describe_schedule(record)
@@ -384,6 +396,8 @@ class StoredPlans(Plans):
         check_priority(priority)
         check_timeout(target.timeout if timeout is None else timeout, target)
         self._refuse_if_closed(f"job {name!r} was not accepted")
+        if not self._engine.is_open:
+            self._do(self._engine.ready(), "run()")
         now = self._store.now()
         is_usual = self._known.target(name).place == target.place
         return self._enqueue(

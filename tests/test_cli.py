@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import os
 import re
 import subprocess
@@ -10,6 +12,9 @@ import sys
 import pytest
 
 import job_scheduler
+from job_scheduler import Scheduler
+from job_scheduler.cli import worker
+from job_scheduler.errors import StoreError
 from tests.conftest import ROOT
 
 JOBS = """
@@ -189,3 +194,22 @@ def test_check_says_that_there_is_no_core_lib(command):
     text = "jobs: [{handler: {class: work.clean.NeedsCore}}]"
     done = command("check", "jobs.yaml", text=text)
     assert "its constructor takes a core_lib; here it gets None\n" in done.stdout
+
+
+def test_a_worker_is_told_of_a_wrong_timeout_at_once(command):
+    done = command("worker", "--store", "sqlite:///jobs.db", "--jobs", "work", "--timeout", "-1")
+    assert done.returncode == 1
+    assert "timeout is -1.0" in done.stderr
+    assert "working" not in done.stdout
+
+
+def test_a_worker_that_cannot_ask_whether_it_is_done_fails(tmp_path, monkeypatch):
+    async def away(_scheduler):
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(Scheduler, "wait_until_idle", away)
+    options = argparse.Namespace(
+        store=f"sqlite:///{tmp_path}/jobs.db", concurrency=1, one_shot=True, timeout=0.0
+    )
+    with pytest.raises(StoreError, match="is away"):
+        asyncio.run(worker._work(options, {}))

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 import asyncpg
 import pytest
 
+from job_scheduler import Scheduler
 from job_scheduler.errors import InvalidOptionError, StoreError
 from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution, Schedule, plan
@@ -144,6 +145,42 @@ class TestTables:
                 await pool.close()
 
         run(story())
+
+    def test_a_pool_that_was_ended_first_is_let_go_of(self, database, run):
+        async def story():
+            pool = await asyncpg.create_pool(database, min_size=1, max_size=5)
+            scheduler = Scheduler(db_pool=pool)
+            await scheduler.start()
+            await asyncio.sleep(0.3)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(pool.close(), 0.5)  # waits for what the scheduler has
+            await scheduler.shutdown(timeout=0)
+
+        run(story())
+
+    def test_an_address_that_cannot_be_used_is_told_so(self, database, run):
+        async def story():
+            separator = "&" if "?" in database else "?"
+            with pytest.raises(StoreError, match=r"the address of the store .*sslmode"):
+                await Scheduler(store=f"{database}{separator}sslmode=bogus").start()
+
+        run(story())
+
+    def test_infinity_harms_nothing_else(self, database, run):
+        """What somebody has parked for ever, or put first, with the words of PostgreSQL."""
+
+        async def story():
+            async with opened(database) as store, connected(database) as connection:
+                await store.enqueue([new_run(store, name) for name in "abc"], RAISE)
+                by_hand = "UPDATE scheduled_jobs SET execution_time = $2 WHERE job_id = $1"
+                await connection.execute(by_hand, "a", datetime.min)
+                await connection.execute(by_hand, "b", datetime.max)
+                claims = await store.claim(store.now(), 10, ANYBODY)
+                assert (await store.run("b")).at > store.now()
+                assert await store.next_instant(ANYBODY) > store.now()
+                return [claim.run_id for claim in claims]
+
+        assert run(story()) == ["a", "c"]
 
     def test_rows_by_hand_are_run_when_they_say(self, database, run):
         async def story():

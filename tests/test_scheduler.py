@@ -13,6 +13,7 @@ from job_scheduler import (
     ConflictResolution,
     Job,
     JobPriority,
+    JobScheduler,
     RetryPolicy,
     Scheduler,
 )
@@ -25,6 +26,8 @@ from job_scheduler.errors import (
     UnknownIdError,
     UnknownJobError,
 )
+from job_scheduler.executors.loop_thread import LoopThread
+from job_scheduler.stores.sqlite import SqliteStore
 
 SECOND = timedelta(seconds=1)
 log = []
@@ -46,6 +49,10 @@ async def wait_for_ever():
     except asyncio.CancelledError:
         log.append("cancelled")
         raise
+
+
+async def sleep_so_long(seconds):
+    await asyncio.sleep(seconds)
 
 
 async def fail():
@@ -500,6 +507,50 @@ class TestTheEnd:
         assert play(story) == ["completed"] * 20
         assert play(story) == ["completed"] * 20
 
+    def test_hands_back_what_is_claimed_just_then(self, tmp_path):
+        class Slow(SqliteStore):
+            async def claim(self, *args):
+                claims = await super().claim(*args)
+                await asyncio.sleep(0.2)  # they are this worker's, but it does not know yet
+                return claims
+
+        async def story():
+            scheduler = Scheduler(store=Slow(tmp_path / "jobs.db"), max_concurrent_jobs=8)
+            await scheduler.start()
+            ids = await scheduler.schedule_many(note, [()] * 20)
+            engine = scheduler._engine
+            while engine._coming is None or engine._turning.locked():
+                await asyncio.sleep(0)
+            assert engine.busy
+            await scheduler.shutdown(timeout=0)
+            records = [await scheduler.get_job(job_id) for job_id in ids]
+            await scheduler._store.close()
+            return [str(record.state) for record in records]
+
+        assert set(play(story)) == {"completed", "pending"}
+
+    def test_starts_and_ends_once_however_often_that_is_said_at_one_time(self, make):
+        def ours():
+            return [task for task in asyncio.all_tasks() if task.get_name() == "job_scheduler"]
+
+        async def story():
+            scheduler = make()
+            await asyncio.gather(*[scheduler.start() for _ in range(3)])
+            numbers = [len(ours())]
+            await scheduler.schedule(wait_for_ever)
+            await eventually(lambda: log == ["started"])
+            impatient = asyncio.create_task(scheduler.shutdown())
+            await asyncio.sleep(0.1)
+            impatient.cancel()
+            patient = asyncio.create_task(scheduler.shutdown(timeout=None))
+            await asyncio.gather(*[scheduler.shutdown(timeout=0) for _ in range(2)])
+            await asyncio.wait_for(patient, 5)
+            return [*numbers, len(ours())]
+
+        started, left = play(story)
+        assert started in (4, 5)  # with one that listens to PostgreSQL
+        assert left == 0
+
     def test_a_start_on_another_loop_without_an_end_is_refused(self, tmp_path):
         scheduler = Scheduler(store=f"sqlite:///{tmp_path}/jobs.db")
         first = asyncio.new_event_loop()
@@ -518,6 +569,23 @@ class TestTheEnd:
 
         assert play(story).state == "completed"
         assert log == ["started", "ended"]
+
+    def test_is_not_brought_by_a_job_that_cancels_all_tasks(self, make):
+        def ours():
+            return [task for task in asyncio.all_tasks() if task.get_name() == "job_scheduler"]
+
+        async def story():
+            async with make() as scheduler:
+                before = ours()
+                for task in before:
+                    task.cancel()
+                await asyncio.sleep(0.1)
+                assert len(ours()) == len(before)
+                job_id = await scheduler.schedule(sleep_so_long, args=[2])
+                return await ended(scheduler, job_id)
+
+        record = play(story)
+        assert (record.state, record.attempt) == ("completed", 1)
 
     def test_healthy_while_it_turns(self, make):
         async def story():
@@ -627,6 +695,44 @@ class TestMistakes:
             with pytest.raises(InvalidOptionError, match=said):
                 Scheduler(**options)
 
+    def test_the_clock_here_does_not_matter(self, tmp_path):
+        class Late(SqliteStore):
+            """Only when it is open, it knows the time."""
+
+            def __init__(self, path):
+                super().__init__(path)
+                self.now = lambda: datetime.now(UTC) + timedelta(hours=1)
+
+            async def open(self):
+                await super().open()
+                self.now = lambda: datetime.now(UTC)
+
+        async def story():
+            scheduler = Scheduler(store=Late(tmp_path / "jobs.db"))
+            [job_id] = await scheduler.schedule_many(note, [()])
+            record = await scheduler.get_job(job_id)
+            await scheduler._store.close()
+            return record
+
+        assert play(story).at <= datetime.now(UTC)
+        other = JobScheduler({"Add": Add}, store=Late(tmp_path / "jobs.db"), workers=0)
+        run = other.run("Add", first=1, second=2)
+        assert other._dispatcher.stored().look_up(run.id).at <= datetime.now(UTC)
+        other.shutdown()
+
+    def test_of_ids_and_priorities_that_no_store_can_keep(self, make):
+        async def story():
+            scheduler = make()
+            for job_id in ("a\0b", "\ud800"):
+                for more in ({}, {"every": "1h"}):
+                    with pytest.raises(InvalidOptionError, match="no store can keep"):
+                        await scheduler.schedule(note, job_id=job_id, **more)
+            with pytest.raises(InvalidOptionError, match="priority is 1000000000000"):
+                await scheduler.schedule(note, priority=10**12)
+            await scheduler.schedule(note, job_id="\n\u00fc'%s\U0001f600")
+
+        play(story)
+
     def test_a_password_is_not_shown(self):
         with pytest.raises(InvalidOptionError) as refused:
             Scheduler(store="mysql://me:secret@host/db")
@@ -640,3 +746,22 @@ def test_a_result_is_kept_as_json(tmp_path):
             return await ended(scheduler, await scheduler.schedule(give))
 
     assert play(story).result == '{"answer":[42]}'
+
+
+def test_a_loop_in_a_thread_ends_what_is_asked_for_at_the_last_moment():
+    loop_thread, futures = LoopThread(), []
+
+    async def wait():
+        await asyncio.sleep(3600)
+
+    async def ask_at_the_end():
+        try:
+            await wait()
+        finally:
+            futures.append(asyncio.run_coroutine_threadsafe(wait(), loop_thread.loop))
+            await asyncio.sleep(0.05)
+
+    asyncio.run_coroutine_threadsafe(ask_at_the_end(), loop_thread.loop)
+    loop_thread.stop_once(lambda: True)
+    loop_thread._thread.join(5)
+    assert futures[0].cancelled()

@@ -304,10 +304,17 @@ class TestMistakes:
             ({"store": address, "workers": -1}, "workers is -1"),
             ({"store": address, "eager": True}, "eager=True"),
             ({"store": "jobs.db"}, "it must be like"),
+            ({"store": "sqlite:///:memory:"}, "a file that programs share"),
             ({"store": address, "lease": 0}, "lease"),
         ]:
             with pytest.raises(InvalidOptionError, match=said):
                 JobScheduler(**options)
+
+    def test_of_asking_before_there_is_anything(self, make):
+        scheduler = make(workers=0)
+        for verb in ("get_job_info", "pause_job", "resume_job", "run_job_now", "remove_job"):
+            with pytest.raises(UnknownIdError, match="'unknown'"):
+                getattr(scheduler, verb)("unknown")
 
     def test_of_running(self, make):
         scheduler = make(workers=0)

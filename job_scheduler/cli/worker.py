@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from job_scheduler.durations import seconds_to_wait
 from job_scheduler.errors import JobImportError, SchedulerError
 from job_scheduler.job import Job
 from job_scheduler.known import job_name
@@ -65,6 +66,7 @@ def work(options: argparse.Namespace) -> int:
     """Run what is due in a store, until SIGTERM or Ctrl-C."""
     if options.store is None:
         raise SchedulerError("say which store: --store sqlite:///jobs.db, or set DATABASE_URL")
+    seconds_to_wait(options.timeout, negative=False)  # not to find out only at the end
     jobs = find_jobs(options.jobs or [_FOLDER])
     named = ", ".join(sorted(jobs)) or "none"
     print(f"jobs: {named}", flush=True)
@@ -115,6 +117,8 @@ async def _work(options: argparse.Namespace, jobs: dict[str, Any]) -> None:
     await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     await _end(scheduler, signals, options.timeout)
     for task in waiting:
+        if task.done():
+            task.result()  # the store may have been away
         task.cancel()
 
 

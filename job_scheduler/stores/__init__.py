@@ -39,6 +39,11 @@ def open_store(db_pool: Any = None, store: str | Store | None = None, *, listen:
     scheme, separator, path = store.partition("://")
     if scheme in ("postgresql", "postgres") and separator:
         return _postgres(store, listen)
+    if scheme == "sqlite" and path == "/:memory:":
+        raise InvalidOptionError(
+            f"store is {store!r}; an SQLite store is a file that programs share: give its path, or "
+            f"no store at all"
+        )
     if scheme == "sqlite" and path.startswith("/") and len(path) > 1:
         from job_scheduler.stores.sqlite import SqliteStore
 

@@ -42,6 +42,7 @@ from job_scheduler.stores.postgres_link import Link, RefusedError
 from job_scheduler.stores.postgres_queue import Entry
 from job_scheduler.stores.postgres_rows import (
     MIGRATIONS,
+    aware,
     bare_claim,
     claim_of,
     readable_schedules,
@@ -246,7 +247,7 @@ class PostgresStore:
             noted = with_gaps(book, () if gap is None else (gap,))
             await connection.execute(statements()["resume_schedule"], schedule_id, next_at, *noted)
             found = await connection.fetch(statements()["let_go"], schedule_id)
-            released = [(row["priority"], row["execution_time"]) for row in found]
+            released = [(row["priority"], aware(row["execution_time"])) for row in found]
             return released + await admit(connection, [book])
 
         released = await self._link.transaction(work)
@@ -285,16 +286,16 @@ class PostgresStore:
             return []
         version = self._horizon.version
         found = await self._link.fetch(statements()["due"], now, limit)
-        if not found or found[0]["next_at"] > now:
-            self._horizon.note(found[0]["next_at"] if found else None, version)
+        if not found or aware(found[0]["next_at"]) > now:
+            self._horizon.note(aware(found[0]["next_at"]) if found else None, version)
             return []
         readable = list(readable_schedules(found))
         if len(readable) < len(found):
             await self._pause_others(found, {schedule.id for _, schedule in readable})
         return [
-            Due(schedule, row["next_at"], row["active"])
+            Due(schedule, aware(row["next_at"]), row["active"])
             for row, schedule in readable
-            if row["next_at"] <= now
+            if aware(row["next_at"]) <= now
         ]
 
     async def _pause_others(self, found: list[Any], readable: set[str]) -> None:
@@ -315,9 +316,10 @@ class PostgresStore:
         version = self._horizon.version
         jobs = None if worker.jobs is None else list(worker.jobs)
         asked = statement("next_instant", levels="levels_all")
-        [[earliest, of_schedules]] = await self._link.fetch(asked, jobs)
+        [found] = await self._link.fetch(asked, jobs)
+        earliest, of_schedules = (None if each is None else aware(each) for each in found)
         self._horizon.note(of_schedules, version)
-        return earliest  # type: ignore[no-any-return]
+        return earliest
 
     # Runs
 
@@ -592,7 +594,7 @@ def _rescue(row: Any, books: dict[str, Book], now: datetime, most_crashes: int) 
     error = RunError(LEASE_LOST, f"worker {row['worker_id']} was not heard of any more")
     book = books.get(row["schedule_id"]) if row["admitted"] else None
     schedule = None if book is None else book.schedule()
-    at = row["execution_time"]
+    at = aware(row["execution_time"])
     claim = Claim(
         row["job_id"],
         row["job_name"],

@@ -13,6 +13,7 @@ from job_scheduler.stores import rows
 from job_scheduler.stores.base import Finished
 from job_scheduler.stores.postgres_rows import (
     again_columns,
+    aware,
     ending_columns,
     instant_columns,
     schedule_of_row,
@@ -125,7 +126,7 @@ async def admit(connection: Any, books: Iterable[Book]) -> Released:
     if not most:
         return []
     found = await connection.fetch(statements()["admit"], list(most), list(most.values()))
-    return [(row["priority"], row["execution_time"]) for row in found]
+    return [(row["priority"], aware(row["execution_time"])) for row in found]
 
 
 async def settle(
@@ -170,7 +171,7 @@ def _settled(end: Finish, row: Any, books: dict[str, Book], released: Released) 
     state = RunState(row["status"])
     is_back = state is RunState.PENDING
     if is_back:
-        released.append((row["priority"], row["execution_time"]))
+        released.append((row["priority"], aware(row["execution_time"])))
     book = books.get(row["schedule_id"]) if row["admitted"] else None
     if book is None:
         return Finished(is_back, 0)

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from job_scheduler.stores.postgres_marks import NEVER, Mark, Marks
-from job_scheduler.stores.postgres_rows import ending_columns, statement
+from job_scheduler.stores.postgres_rows import aware, ending_columns, statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -89,11 +89,11 @@ class Exchange:
 
     def _move(self, claimed: list[Any], *, enough: bool) -> None:
         last = {
-            row["priority"]: Mark(row["execution_time"], row["created_at"] or NEVER)
+            row["priority"]: Mark(aware(row["execution_time"]), row["created_at"] or NEVER)
             for row in claimed
         }
         self.marks.move(last, enough=enough)
 
 
 def _order(row: Any) -> tuple[int, datetime, datetime]:
-    return row["priority"], row["execution_time"], row["created_at"] or NEVER
+    return row["priority"], aware(row["execution_time"]), row["created_at"] or NEVER

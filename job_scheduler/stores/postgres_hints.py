@@ -93,11 +93,22 @@ class Listener:
     def __init__(self, link: Link, heard: Callable[[str], None]) -> None:
         self._link = link
         self._heard = heard
-        self._task = asyncio.get_running_loop().create_task(self._listen(), name=CHANNEL)
+        self._closed = False
         self.listening = asyncio.Event()
         """Set while hints are heard."""
+        self._begin()
+
+    def _begin(self) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._listen(), name=CHANNEL)
+        self._task.add_done_callback(self._begin_again)
+
+    def _begin_again(self, _task: asyncio.Task[None]) -> None:
+        """Nobody but :meth:`close` ends it, also not a job that cancels all tasks."""
+        if not self._closed:
+            self._begin()
 
     async def close(self) -> None:
+        self._closed = True
         if self._task.get_loop() is not asyncio.get_running_loop():
             return  # that of a process we were forked from
         self._task.cancel()

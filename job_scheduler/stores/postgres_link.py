@@ -148,6 +148,8 @@ class Link:
         asyncpg = self._asyncpg
         try:
             yield
+        except asyncpg.ClientConfigurationError as error:
+            raise StoreError(f"the address of the store cannot be used: {error}") from error
         except TimeoutError as error:
             said = f"PostgreSQL has not answered within {_TIMEOUT:.0f} s"
             raise StoreError(said) from error
@@ -225,7 +227,9 @@ class Link:
                 if not kept.is_closed():
                     await kept.execute(_RESET)
         except (self._asyncpg.PostgresError, self._asyncpg.InterfaceError, OSError):
-            kept.terminate()  # a TimeoutError is an OSError
+            # A TimeoutError is an OSError; what the pool has taken back is its own again.
+            with contextlib.suppress(self._asyncpg.InterfaceError):
+                kept.terminate()
         with contextlib.suppress(self._asyncpg.PostgresError, self._asyncpg.InterfaceError):
             await self._given.release(kept)
 

@@ -9,6 +9,7 @@ import functools
 import importlib.resources
 import logging
 import re
+from datetime import UTC
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.log import tell
@@ -133,6 +134,11 @@ def readable_schedules(found: Iterable[Any]) -> Iterable[tuple[Any, Schedule]]:
             tell(logging.ERROR, "schedule %r cannot be read", row["schedule_id"], exc_info=True)
 
 
+def aware(instant: datetime) -> datetime:
+    """An instant of a row; ``infinity`` of PostgreSQL comes without a timezone."""
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant
+
+
 def claim_of(row: Any, worker: str) -> Claim:
     """The claim of a row; raises whatever is wrong with what somebody has written there."""
     args, kwargs = decode(row["task_data"])
@@ -150,7 +156,7 @@ def claim_of(row: Any, worker: str) -> Claim:
         schedule,
         retry,
         timeout,
-        row["execution_time"],
+        aware(row["execution_time"]),
         worker,
         row["token"],
         row["attempt"],
@@ -170,7 +176,7 @@ def bare_claim(row: Any, worker: str) -> Claim:
         None,
         None,
         None,
-        row["execution_time"],
+        aware(row["execution_time"]),
         worker,
         row["token"],
         row["attempt"],
@@ -191,7 +197,7 @@ def run_record(row: Any) -> RunRecord:
         row["schedule_id"],
         state,
         row["attempt"],
-        row["execution_time"],
+        aware(row["execution_time"]),
         row["started_at"],
         row["ended_at"],
         _error_of(ending, row["error_message"]),

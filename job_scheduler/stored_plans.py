@@ -196,8 +196,9 @@ class StoredPlans(Plans):
         if not self._loop_thread.is_alive:
             coroutine.close()
             raise _has_ended(what)
+        loop_thread = self._loop_thread
         try:
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._loop_thread.loop)
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop_thread.loop)
         except RuntimeError:  # the loop is closed
             coroutine.close()
             raise _has_ended(what) from None
@@ -208,10 +209,14 @@ class StoredPlans(Plans):
             except CancelledError:
                 raise _has_ended(what) from None
             except TimeoutError:
-                if future.done() or (deadline is not None and time.monotonic() > deadline):
-                    raise
-                if not self._loop_thread.is_alive:
+                is_alive = loop_thread.is_alive
+                if future.done():
+                    return future.result()
+                if not is_alive:
+                    coroutine.close()  # it may not even have begun
                     raise _has_ended(what) from None
+                if deadline is not None and time.monotonic() > deadline:
+                    raise
 
     @property
     def healthy(self) -> bool:

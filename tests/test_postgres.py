@@ -158,6 +158,19 @@ class TestTables:
 
         run(story())
 
+    def test_a_pool_that_is_in_use_is_told_of(self, database, run, monkeypatch):
+        monkeypatch.setattr("job_scheduler.stores.postgres_link._TIMEOUT", 0.3)
+
+        async def story():
+            async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:
+                store = PostgresStore(pool)
+                await store.open()
+                async with pool.acquire():
+                    with pytest.raises(StoreError, match="all connections of the pool are in use"):
+                        await store.run("x")
+
+        run(story())
+
     def test_an_address_that_cannot_be_used_is_told_so(self, database, run):
         async def story():
             separator = "&" if "?" in database else "?"

@@ -587,6 +587,21 @@ class TestTheEnd:
         record = play(story)
         assert (record.state, record.attempt) == ("completed", 1)
 
+    def test_of_the_loop_that_a_job_runs_on_is_no_failure_of_it(self, make):
+        async def story():
+            scheduler = make()
+            await scheduler.start()
+            job_id = await scheduler.schedule(wait_for_ever)
+            await eventually(lambda: log == ["started"])
+            for task in asyncio.all_tasks():
+                if "CoroutineExecutor" in repr(task.get_coro()):
+                    task.cancel()
+            await eventually(lambda: log.count("started") == 2)
+            return await scheduler.get_job(job_id)
+
+        record = play(story)
+        assert (record.state, record.crashes, record.retries) == ("running", 1, 0)
+
     def test_healthy_while_it_turns(self, make):
         async def story():
             scheduler = make()

@@ -12,12 +12,11 @@ from job_scheduler.errors import ShutdownError
 from job_scheduler.executors.local import completed, failed
 from job_scheduler.launcher import ending
 from job_scheduler.launcher.base import Settings, wait_at_exit
-from job_scheduler.run import Run
+from job_scheduler.run import Ending, Run, RunError, RunState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from job_scheduler.run import Ending
     from job_scheduler.target import Target
 
 
@@ -121,6 +120,11 @@ def _ending_of(run: Run, error: BaseException) -> Ending:
     """The ending of a job that this was raised from."""
     if isinstance(error, _TimedOutError):
         return ending.timed_out(*error.args)
-    if isinstance(error, asyncio.CancelledError) and run._cancel_requested:
-        return ending.cancelled()
+    if isinstance(error, asyncio.CancelledError):
+        if run._cancel_requested:
+            return ending.cancelled()
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():  # by no fault of the job
+            said = "its task was cancelled by others, or by the end of the event loop"
+            return Ending(RunState.FAILED, RunError("JobLost", said), ended_at=time.time())
     return failed(error)

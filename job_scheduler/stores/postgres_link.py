@@ -152,6 +152,8 @@ class Link:
             raise StoreError(f"the address of the store cannot be used: {error}") from error
         except TimeoutError as error:
             said = f"PostgreSQL has not answered within {_TIMEOUT:.0f} s"
+            if self._given is not None and not self._given.get_idle_size():
+                said += "; all connections of the pool are in use: make it larger, or give yours"
             raise StoreError(said) from error
         except asyncpg.PostgresError as error:
             state = error.sqlstate or ""

@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 import time
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, Final, overload
 
@@ -43,7 +44,7 @@ from job_scheduler.target import seconds_or_none
 from job_scheduler.triggers import Cron, Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime, timedelta
     from typing import Self, TypeVar
 
@@ -58,6 +59,8 @@ if TYPE_CHECKING:
     AnyJob = TypeVar("AnyJob", bound=Callable[..., Any])
     Duration = float | str | timedelta
 
+
+_MOST_LISTED: Final = 1_000_000
 
 _BETWEEN_LOOKS: Final = 0.02
 """Seconds."""
@@ -386,6 +389,8 @@ class Scheduler:
             "place": executor,
         }
         runs = []
+        if not isinstance(arguments, Iterable) or isinstance(arguments, (str, bytes)):
+            raise ArgumentsError(f"arguments is {arguments!r}; give a list of dicts or lists")
         for number, each in enumerate(arguments):
             args, kwargs = _arguments(each, number)
             target.check(name, kwargs, args)
@@ -445,6 +450,10 @@ class Scheduler:
             limit: how many at most.
         """
         await self._engine.ready()
+        if isinstance(limit, bool) or not isinstance(limit, int) or not 1 <= limit <= _MOST_LISTED:
+            raise InvalidOptionError(
+                f"limit is {limit!r}; it must be a whole number from 1 to {_MOST_LISTED:,}"
+            )
         return await self._store.runs(None, limit, _state_of(state))
 
     async def list_schedules(self) -> list[ScheduleRecord]:

@@ -98,6 +98,11 @@ class StoreOptions:
             workers = max(32, 4 * (os.cpu_count() or 1))
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 0:
             raise InvalidOptionError(f"workers is {workers!r}; it must be a whole number from 0")
+        if store == "memory://":
+            raise InvalidOptionError(
+                "a store in memory keeps nothing that this program does not: give no store, or "
+                "'sqlite:///jobs.db'"
+            )
         self.address = store
         self.workers = workers
         self.listen = listen

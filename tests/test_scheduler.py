@@ -23,6 +23,7 @@ from job_scheduler.errors import (
     DuplicateJobError,
     InvalidJobError,
     InvalidOptionError,
+    StoreError,
     UnknownIdError,
     UnknownJobError,
 )
@@ -666,6 +667,26 @@ class TestMistakes:
                 await scheduler.schedule(Add, kwargs={"first": 1})
             with pytest.raises(ArgumentsError, match=r"arguments\[1\] is 'x'"):
                 await scheduler.schedule_many(note, [[1], "x"])
+
+        play(story)
+
+    def test_of_lists(self, make):
+        async def story():
+            for limit in (None, -1, "a", 10**30):
+                with pytest.raises(InvalidOptionError, match="limit is"):
+                    await make().list_jobs(limit=limit)
+            with pytest.raises(InvalidOptionError, match="state is 'done'"):
+                await make().list_jobs("done")
+            with pytest.raises(ArgumentsError, match="arguments is 5"):
+                await make().schedule_many(note, 5)
+
+        play(story)
+
+    def test_of_an_address(self):
+        async def story():
+            scheduler = Scheduler(store="postgresql://me@host:port/database")
+            with pytest.raises(StoreError, match="address of the store cannot be used"):
+                await scheduler.start()
 
         play(story)
 

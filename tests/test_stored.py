@@ -304,6 +304,7 @@ class TestMistakes:
             ({"store": address, "workers": -1}, "workers is -1"),
             ({"store": address, "eager": True}, "eager=True"),
             ({"store": "jobs.db"}, "it must be like"),
+            ({"store": "memory://"}, "keeps nothing that this program does not"),
             ({"store": "sqlite:///:memory:"}, "a file that programs share"),
             ({"store": address, "lease": 0}, "lease"),
         ]:

@@ -113,7 +113,10 @@ class Link:
         if "reset" in inspect.signature(self._asyncpg.create_pool).parameters:
             options["reset"] = _leave_as_it_is
         async with asyncio.timeout(_TIMEOUT):
-            return await self._asyncpg.create_pool(self._dsn, **options)
+            try:
+                return await self._asyncpg.create_pool(self._dsn, **options)
+            except ValueError as error:  # a port that is no number, say
+                raise StoreError(f"the address of the store cannot be used: {error}") from error
 
     async def close(self) -> None:
         """Close the pool, unless it is the caller's; harmless twice."""

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from job_scheduler import JobScheduler
 from tests.conftest import ROOT, eventually
 from tests.webhook_helpers import (
     EXAMPLES,
@@ -346,6 +347,10 @@ class TestWithAStore:
             assert {answer.status for answer in answers} == {200}
             [run] = {answer.json["run"] for answer in answers}
             server.wait_for_job("pi_kept")
+            # Printed is not recorded: a server that ended in between would have it run again.
+            scheduler = JobScheduler(store=settings["STORE"], workers=0)
+            assert scheduler.get_run(run).wait(20)
+            scheduler.shutdown()
         with Server(tmp_path, command, settings=settings) as again:
             assert again.post(event("pi_kept")).json["run"] == run
             again.post(event("pi_other"))

@@ -20,7 +20,7 @@ test: $(VENV)/.test ## Run all tests
 flake: $(VENV)/.test ## Run all tests 20 times in a row; stops at the first failure
 	for run in $$(seq 20); do $(BIN)/python -m pytest || exit 1; done
 
-soak: $(VENV)/.test ## Run the long forms of the tests that break things (12 minutes)
+soak: $(VENV)/.test ## Run the long forms of the tests that break things (25 minutes)
 	$(BIN)/python -m pytest --soak -n 1 tests/soak
 
 lint: $(VENV)/.test ## Check style and types

@@ -90,7 +90,7 @@ class Attempt:
         if ending.state is not RunState.FAILED or self.cancelled:
             return None
         kinds = () if ending.error is None else (ending.error.type, *ending.error.bases)
-        if most_crashes is not None and kinds and kinds[0] in CRASHES:
+        if most_crashes is not None and self.has_crashed:
             return Again(now, "crash") if claim.crashes + 1 < most_crashes else None
         policy = claim.retry
         if policy is None and self.target is not None:
@@ -98,6 +98,12 @@ class Attempt:
         if policy is None or not policy.wants(claim.retries, kinds):
             return None
         return Again(now + policy.delay_before(claim.retries + 1), "failure")
+
+    @property
+    def has_crashed(self) -> bool:
+        """Whether it has failed since its process has died."""
+        error = self.ending.error
+        return self.ending.state is RunState.FAILED and error is not None and error.type in CRASHES
 
     def hand_back(self, now: datetime) -> Finish:
         """What the store is told of a run that is let go although it goes on."""

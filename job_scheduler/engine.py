@@ -821,7 +821,8 @@ class Engine:
             next_at = claim.schedule.first_after(now)
         started_at = None if attempt.run is None else attempt.run._started_at
         result = attempt.result() if self.store.durable else None
-        return Finish(claim, attempt.ending, started_at, again, next_at, result)
+        is_crash = again is None and most_crashes is not None and attempt.has_crashed
+        return Finish(claim, attempt.ending, started_at, again, next_at, result, is_crash)
 
     async def _pause_after(self, schedule: Schedule, failures: int) -> None:
         if schedule.pause_on_failures is None or failures < schedule.pause_on_failures:

@@ -389,7 +389,7 @@ class TestFailing:
 
         record = play(story)
         assert (record.state, record.attempt, record.retries) == ("failed", 3, 0)
-        assert record.exitcode == -9
+        assert (record.exitcode, record.crashes) == (-9, 3)
         assert "SIGKILL" in record.error.message
         assert [attempt.reason for attempt in record.attempts] == ["crash", "crash"]
 

@@ -150,6 +150,8 @@ class Finish(NamedTuple):
     """The next instant of a schedule that counts from the end of its runs."""
     result: str | None = None
     """What the job returned, as a JSON text."""
+    is_crash: bool = False
+    """Whether it is over because its process has died once too often."""
 
 
 class Finished(NamedTuple):

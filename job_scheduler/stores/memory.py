@@ -620,6 +620,7 @@ class MemoryStore:
             self._put_back(run, again, finish.ending)
         else:
             run.ending = finish.ending._replace(load_result=None)  # nobody can ask for it here
+            run.crashes += finish.is_crash
             self._end(run, finish.ending.state, was_running=True)
         if planned is None:
             return Finished(is_back, 0)

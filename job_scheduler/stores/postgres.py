@@ -582,9 +582,11 @@ def _sorted(ends: Sequence[Finish], worker: Worker) -> tuple[list[int], list[int
     """
     plain: list[int] = []
     others: list[int] = []
-    for place, (claim, _, _, again, _, _) in enumerate(ends):
-        is_plain = claim.schedule is None and again is None and claim.worker == worker.id
-        (plain if is_plain else others).append(place)
+    for place, end in enumerate(ends):
+        is_of_schedule = end.claim.schedule is not None
+        is_counted = end.again is not None or end.is_crash
+        is_mine = end.claim.worker == worker.id
+        (plain if is_mine and not is_of_schedule and not is_counted else others).append(place)
     plain.sort(key=lambda place: ends[place].claim.run_id)
     return plain, others
 
@@ -616,7 +618,7 @@ def _rescue(row: Any, books: dict[str, Book], now: datetime, most_crashes: int) 
     ending = Ending(state, error, ended_at=now.timestamp())
     counts_on = schedule is not None and schedule.counts_from_end
     next_at = schedule.first_after(now) if schedule is not None and counts_on else None
-    return Finish(claim, ending, _seconds(row), next_at=next_at)
+    return Finish(claim, ending, _seconds(row), next_at=next_at, is_crash=True)
 
 
 def _seconds(row: Any) -> float | None:

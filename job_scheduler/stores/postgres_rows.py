@@ -101,9 +101,15 @@ def again_columns(ends: Sequence[Finish]) -> list[Column]:
     return [
         [end.claim.worker for end in ends],
         column([None if end.again is None else end.again.at for end in ends]),
-        column([None if end.again is None else end.again.reason for end in ends]),
+        column([_reason(end) for end in ends]),
         column([_attempt_text(end) for end in ends]),
     ]
+
+
+def _reason(end: Finish) -> str | None:
+    if end.again is not None:
+        return end.again.reason
+    return "crash" if end.is_crash else None
 
 
 def _attempt_text(end: Finish) -> str | None:

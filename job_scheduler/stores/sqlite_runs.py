@@ -270,7 +270,9 @@ _PUT_BACK: Final = """
 
 def finish(db: sqlite3.Connection, ends: Sequence[Finish], now: int) -> list[Finished | None]:
     """End claimed runs, or put them back."""
-    plain = [end for end in ends if end.again is None and end.claim.schedule is None]
+    plain = [
+        end for end in ends if end.again is None and end.claim.schedule is None and not end.is_crash
+    ]
     if len(plain) > 1 and _finish_all(db, [_end_values(end, now) for end in plain]):
         if len(plain) == len(ends):
             return [_ENDED] * len(ends)
@@ -327,6 +329,8 @@ def _finish(db: sqlite3.Connection, end: Finish, now: int) -> Finished | None:
         _put_back(db, row, planned, again, ending)
     else:
         _end(db, row, ending, now, end.result)
+        if end.is_crash:
+            _count_crashes(db, row, row.crashes + 1)
         if planned is not None:
             failures = _ended_of(db, planned, row, ending.state)
     if planned is not None and end.next_at is not None and not row.beside:
@@ -341,6 +345,10 @@ def _end(
     ended_at = now if ending.ended_at is None else micros_of(ending.ended_at)
     texts = (rows.ending_text(ending), rows.message_of(ending.error), result)
     db.execute(_END_ROW, (str(ending.state), row.started_at, ended_at, *texts, row.rowid))
+
+
+def _count_crashes(db: sqlite3.Connection, row: Row, crashes: int) -> None:
+    db.execute("UPDATE scheduled_jobs SET crashes = ? WHERE rowid = ?", (crashes, row.rowid))
 
 
 def _put_back(
@@ -454,6 +462,6 @@ def _rescue(db: sqlite3.Connection, row: Row, most_crashes: int, now: int) -> Re
         return Rescued(row.job_id, row.job_name, RunState.PENDING, crashes)
     state = RunState.CANCELLED if row.to_stop else RunState.FAILED
     _end(db, row, ending._replace(state=state), now)
-    db.execute("UPDATE scheduled_jobs SET crashes = ? WHERE rowid = ?", (crashes, row.rowid))
+    _count_crashes(db, row, crashes)
     _leave_schedule(db, row, state, now)
     return Rescued(row.job_id, row.job_name, state, crashes)

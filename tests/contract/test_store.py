@@ -523,6 +523,23 @@ class TestLeases:
 
         run(story())
 
+    @pytest.mark.parametrize("of_schedule", [False, True])
+    def test_the_crash_that_ends_a_run_is_counted_too(self, store, run, of_schedule):
+        async def story():
+            if of_schedule:
+                await store.add(schedule(), at(0))
+                await advance(store, at(0))
+            else:
+                await enqueue(store, new_run("a"))
+            claim = await claim_one(store)
+            assert await store.finish([Finish(claim, FAILED, is_crash=True)]) == [
+                Finished(again=False, failures=int(of_schedule))
+            ]
+            record = await store.run(claim.run_id)
+            assert (record.state, record.crashes, record.attempt) == ("failed", 1, 1)
+
+        run(story())
+
     def test_of_long_ago_are_rescued_however_old(self, store, run, clock):
         async def story():
             await enqueue(store, new_run("a"))

@@ -55,7 +55,7 @@ setup(
     # 3.11 brought asyncio.timeout, StrEnum and datetime.UTC.
     python_requires=">=3.11",
     packages=find_packages(include=["job_scheduler", "job_scheduler.*"]),
-    package_data={"job_scheduler": ["py.typed", "stores/*.sql"]},
+    package_data={"job_scheduler": ["py.typed", "stores/*/*.sql"]},
     install_requires=["pytimeparse>=1.1.10"],
     entry_points={"console_scripts": ["job-scheduler=job_scheduler.cli.main:main"]},
     extras_require={

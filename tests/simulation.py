@@ -19,7 +19,7 @@ from job_scheduler.executors.coroutine import CoroutineExecutor
 from job_scheduler.launcher.base import Settings
 from job_scheduler.stores.memory import MemoryStore
 from job_scheduler.stores.postgres import PostgresStore
-from job_scheduler.stores.postgres_hints import Announcer
+from job_scheduler.stores.postgres.hints import Announcer
 from job_scheduler.stores.sqlite import SqliteStore
 from job_scheduler.target import Target
 

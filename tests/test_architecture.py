@@ -178,8 +178,8 @@ def test_the_package_alone_is_installed(tmp_path):
     assert (tmp_path / "bin" / "job-scheduler").exists()
     assert (tmp_path / "job_scheduler" / "py.typed").exists()
     assert (tmp_path / "job_scheduler" / "launcher" / "zygote.py").exists()
-    assert (tmp_path / "job_scheduler" / "stores" / "sqlite.sql").exists()
-    assert (tmp_path / "job_scheduler" / "stores" / "postgres.sql").exists()
+    assert (tmp_path / "job_scheduler" / "stores" / "sqlite" / "schema.sql").exists()
+    assert (tmp_path / "job_scheduler" / "stores" / "postgres" / "statements.sql").exists()
 
 
 def copy_of_project(tmp_path):

@@ -21,9 +21,9 @@ from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution, Schedule, plan
 from job_scheduler.stores.base import Advance, Again, Finish, NewRun, Worker
 from job_scheduler.stores.postgres import PostgresStore
-from job_scheduler.stores.postgres_link import Link
-from job_scheduler.stores.postgres_marks import Mark, Marks
-from job_scheduler.stores.postgres_rows import statement, statements
+from job_scheduler.stores.postgres.link import Link
+from job_scheduler.stores.postgres.marks import Mark, Marks
+from job_scheduler.stores.postgres.rows import statement, statements
 from job_scheduler.triggers import Interval
 from tests.conftest import ROOT
 from tests.postgres import Server, dsn_of
@@ -159,7 +159,7 @@ class TestTables:
         run(story())
 
     def test_a_pool_that_is_in_use_is_told_of(self, database, run, monkeypatch):
-        monkeypatch.setattr("job_scheduler.stores.postgres_link._TIMEOUT", 0.3)
+        monkeypatch.setattr("job_scheduler.stores.postgres.link._TIMEOUT", 0.3)
 
         async def story():
             async with asyncpg.create_pool(database, min_size=1, max_size=1) as pool:

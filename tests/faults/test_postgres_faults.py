@@ -19,7 +19,7 @@ import pytest
 
 from job_scheduler import JobScheduler
 from job_scheduler.errors import DuplicateIdError, StoreError
-from job_scheduler.stores.postgres_rows import MIGRATIONS
+from job_scheduler.stores.postgres.rows import MIGRATIONS
 from tests.conftest import eventually, freeze, is_alive, lines
 from tests.faults.checker import keep_journal, read_log
 from tests.faults.crew import LEASE, Adder, Crew, Proxy, make_tables, named

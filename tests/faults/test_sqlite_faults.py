@@ -17,9 +17,9 @@ import pytest
 from job_scheduler.errors import StoreError
 from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution
-from job_scheduler.stores import sqlite_file
 from job_scheduler.stores.base import NewRun, Worker
 from job_scheduler.stores.sqlite import SqliteStore
+from job_scheduler.stores.sqlite import file as sqlite_file
 from tests.conftest import ROOT, eventually
 
 RAISE = ConflictResolution.RAISE
@@ -476,7 +476,7 @@ class Clocks:
         self.wall = timedelta(0)
         self.boot = 10**12
         self.monkeypatch = monkeypatch
-        monkeypatch.setattr("job_scheduler.stores.sqlite._since_boot", lambda: self.boot)
+        monkeypatch.setattr("job_scheduler.stores.sqlite.store._since_boot", lambda: self.boot)
         self.start = SqliteStore("unused").now()
 
     def now(self):
@@ -513,7 +513,7 @@ def test_leases_go_by_a_clock_that_nobody_sets(path, monkeypatch):
 def test_a_machine_that_was_started_anew_ends_all_leases(path, monkeypatch, tmp_path):
     clocks = Clocks(monkeypatch)
     boot_id = tmp_path / "boot_id"
-    monkeypatch.setattr("job_scheduler.stores.sqlite._BOOT_ID", boot_id)
+    monkeypatch.setattr("job_scheduler.stores.sqlite.store._BOOT_ID", boot_id)
 
     async def story():
         boot_id.write_text("first")
@@ -560,18 +560,18 @@ def plan_of(db, statement, values=()):
 
 def test_what_is_done_often_stays_on_one_index(path):
     """Whatever is in the tables: nothing is scanned, and nothing sorted."""
-    from job_scheduler.stores import sqlite_lists, sqlite_plans, sqlite_runs
+    from job_scheduler.stores.sqlite import lists, plans, runs
 
     def check(db):
-        failed, _ = sqlite_lists.listed(None, RunState.FAILED)
+        failed, _ = lists.listed(None, RunState.FAILED)
         often = {
-            sqlite_runs._PRIORITY: "runs_due",
-            sqlite_runs.DUE: "runs_due",
-            sqlite_runs.DUE_OF_KNOWN: "runs_due",
-            sqlite_runs._CLAIM_ANY: "runs_due",
-            sqlite_runs._CLAIM_KNOWN: "runs_due",
-            sqlite_runs._END_HELD: "sqlite_autoindex_scheduled_jobs_1",
-            sqlite_plans._DUE: "schedules_due",
+            runs._PRIORITY: "runs_due",
+            runs.DUE: "runs_due",
+            runs.DUE_OF_KNOWN: "runs_due",
+            runs._CLAIM_ANY: "runs_due",
+            runs._CLAIM_KNOWN: "runs_due",
+            runs._END_HELD: "sqlite_autoindex_scheduled_jobs_1",
+            plans._DUE: "schedules_due",
             f"SELECT 1 FROM scheduled_jobs {failed}": "runs_not_completed",
         }
         for statement, index in often.items():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from job_scheduler.errors import StoreError
 from job_scheduler.log import tell
-from job_scheduler.stores.sqlite_file import open_file, patiently, store_error
+from job_scheduler.stores.sqlite.file import open_file, patiently, store_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -2,7 +2,7 @@
 
 Each verb of the contract is one statement, or one transaction on one connection. Runs are ended and
 claimed in batches by one statement; those of schedules are ended with the row of their schedule
-locked, see ``postgres_books``. The clock that counts is the server's.
+locked, see ``books``. The clock that counts is the server's.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from job_scheduler.stores.base import (
     Rescued,
     Worker,
 )
-from job_scheduler.stores.postgres_books import (
+from job_scheduler.stores.postgres.books import (
     admit,
     advance,
     open_books,
@@ -36,11 +36,11 @@ from job_scheduler.stores.postgres_books import (
     with_gaps,
     write_books,
 )
-from job_scheduler.stores.postgres_exchange import MOST, Exchange
-from job_scheduler.stores.postgres_hints import Announcer, Listener
-from job_scheduler.stores.postgres_link import Link, RefusedError
-from job_scheduler.stores.postgres_queue import Entry
-from job_scheduler.stores.postgres_rows import (
+from job_scheduler.stores.postgres.exchange import MOST, Exchange
+from job_scheduler.stores.postgres.hints import Announcer, Listener
+from job_scheduler.stores.postgres.link import Link, RefusedError
+from job_scheduler.stores.postgres.queue import Entry
+from job_scheduler.stores.postgres.rows import (
     MIGRATIONS,
     aware,
     bare_claim,
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
         RunRecord,
         ScheduleRecord,
     )
-    from job_scheduler.stores.postgres_books import Book, Released, Settled
+    from job_scheduler.stores.postgres.books import Book, Released, Settled
 
 _SOON: Final = timedelta(seconds=5)
 """What is due later is found by everybody who looks by himself."""

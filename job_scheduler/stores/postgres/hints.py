@@ -18,7 +18,7 @@ from job_scheduler.log import tell
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from job_scheduler.stores.postgres_link import Link
+    from job_scheduler.stores.postgres.link import Link
 
 CHANNEL: Final = "job_scheduler"
 

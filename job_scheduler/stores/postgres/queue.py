@@ -8,17 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 from job_scheduler.errors import StoreError
 from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution
-from job_scheduler.stores.postgres_books import count_admitted, open_books, write_books
-from job_scheduler.stores.postgres_link import UNIQUE_VIOLATION, RefusedError
-from job_scheduler.stores.postgres_rows import run_columns, statement, statements
+from job_scheduler.stores.postgres.books import count_admitted, open_books, write_books
+from job_scheduler.stores.postgres.link import UNIQUE_VIOLATION, RefusedError
+from job_scheduler.stores.postgres.rows import run_columns, statement, statements
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
     from datetime import datetime
 
     from job_scheduler.stores.base import NewRun
-    from job_scheduler.stores.postgres_books import Book, Released
-    from job_scheduler.stores.postgres_link import Link
+    from job_scheduler.stores.postgres.books import Book, Released
+    from job_scheduler.stores.postgres.link import Link
 
 Taken = dict[str, RunState]
 

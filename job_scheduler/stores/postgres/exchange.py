@@ -5,15 +5,15 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from job_scheduler.stores.postgres_marks import NEVER, Mark, Marks
-from job_scheduler.stores.postgres_rows import aware, ending_columns, statement
+from job_scheduler.stores.postgres.marks import NEVER, Mark, Marks
+from job_scheduler.stores.postgres.rows import aware, ending_columns, statement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
     from job_scheduler.stores.base import Finish, Worker
-    from job_scheduler.stores.postgres_link import Link
+    from job_scheduler.stores.postgres.link import Link
 
 MOST: Final = 500
 """Runs that one statement claims; it stands there too."""

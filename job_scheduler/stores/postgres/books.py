@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from job_scheduler.run import RunState
 from job_scheduler.stores import rows
 from job_scheduler.stores.base import Finished
-from job_scheduler.stores.postgres_rows import (
+from job_scheduler.stores.postgres.rows import (
     again_columns,
     aware,
     ending_columns,

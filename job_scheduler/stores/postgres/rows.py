@@ -35,7 +35,7 @@ MIGRATIONS: Final = ("migration_1",)
 @functools.cache
 def statements() -> Mapping[str, str]:
     """All statements, by the names that stand over them."""
-    file = importlib.resources.files("job_scheduler.stores").joinpath("postgres.sql")
+    file = importlib.resources.files("job_scheduler.stores.postgres").joinpath("statements.sql")
     pieces = re.split(r"^-- name: (\w+)\n", file.read_text("utf-8"), flags=re.MULTILINE)
     return {
         name: re.sub(r"^ *--.*\n", "", text, flags=re.MULTILINE).strip()

@@ -1,8 +1,8 @@
 """A store in an SQLite file: what is accepted is on the disk, and processes may share it.
 
-All that speaks to the file is a step on one thread (``sqlite_writer``), which any thread may wait
+All that speaks to the file is a step on one thread (``writer``), which any thread may wait
 for; the methods here are the same for an event loop. The steps on schedules are in
-``sqlite_plans``, those on runs in ``sqlite_runs``, the tables in ``sqlite.sql``.
+``plans``, those on runs in ``runs``, the tables in ``schema.sql``.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from job_scheduler import instants
 from job_scheduler.errors import InvalidOptionError
-from job_scheduler.stores import rows, sqlite_lists, sqlite_plans, sqlite_runs
+from job_scheduler.stores import rows
 from job_scheduler.stores.payload import encode
-from job_scheduler.stores.sqlite_rows import instant_or_none, micros, records
-from job_scheduler.stores.sqlite_runs import Encoded, Lease
-from job_scheduler.stores.sqlite_writer import Writer
+from job_scheduler.stores.sqlite import lists, plans
+from job_scheduler.stores.sqlite import runs as run_steps
+from job_scheduler.stores.sqlite.rows import instant_or_none, micros, records
+from job_scheduler.stores.sqlite.runs import Encoded, Lease
+from job_scheduler.stores.sqlite.writer import Writer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -73,7 +75,7 @@ class SqliteStore:
         self._has_own_clock = clock is not None
         self._offset: int | None = None
         """By how much the clock on the wall is before the other one, at the most so far."""
-        self._writer = Writer(self.path, self._opened, sqlite_runs.to_stop)
+        self._writer = Writer(self.path, self._opened, run_steps.to_stop)
 
     def call(
         self, work: Callable[[sqlite3.Connection], T], *, writes: bool = True, tells: bool = False
@@ -173,44 +175,38 @@ class SqliteStore:
 
     async def add(self, schedule: Schedule, next_at: datetime | None) -> bool:
         definition = rows.definition_of(schedule)
-        return await self._write(lambda db: sqlite_plans.add(db, definition, next_at), tells=True)
+        return await self._write(lambda db: plans.add(db, definition, next_at), tells=True)
 
     async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
         definition = rows.definition_of(schedule)
-        return await self._write(
-            lambda db: sqlite_plans.change(db, definition, next_at), tells=True
-        )
+        return await self._write(lambda db: plans.change(db, definition, next_at), tells=True)
 
     async def remove(self, schedule_id: str) -> list[str] | None:
         now = self._now()
-        return await self._write(lambda db: sqlite_plans.remove(db, schedule_id, now))
+        return await self._write(lambda db: plans.remove(db, schedule_id, now))
 
     async def pause(self, schedule_id: str) -> bool:
-        return await self._write(lambda db: sqlite_plans.pause(db, schedule_id))
+        return await self._write(lambda db: plans.pause(db, schedule_id))
 
     async def resume(self, schedule_id: str, next_at: datetime | None, gap: Missed | None) -> bool:
-        return await self._write(
-            lambda db: sqlite_plans.resume(db, schedule_id, next_at, gap), tells=True
-        )
+        return await self._write(lambda db: plans.resume(db, schedule_id, next_at, gap), tells=True)
 
     async def schedule(self, schedule_id: str) -> ScheduleRecord | None:
         found = await self._read(
-            lambda db: sqlite_plans.schedule_records(db, "WHERE schedule_id = ?", (schedule_id,))
+            lambda db: plans.schedule_records(db, "WHERE schedule_id = ?", (schedule_id,))
         )
         return found[0] if found else None
 
     async def schedules(self) -> list[ScheduleRecord]:
-        return await self._read(sqlite_plans.schedule_records)
+        return await self._read(plans.schedule_records)
 
     async def due(self, now: datetime, limit: int) -> list[Due]:
-        return await self._read(lambda db: sqlite_plans.due(db, now, limit))
+        return await self._read(lambda db: plans.due(db, now, limit))
 
     async def advance(self, decisions: Sequence[Advance], now: datetime) -> None:
         if decisions:
             created_at = self._now()
-            await self._write(
-                lambda db: sqlite_plans.advance(db, decisions, created_at), tells=True
-            )
+            await self._write(lambda db: plans.advance(db, decisions, created_at), tells=True)
 
     async def next_instant(self, worker: Worker) -> datetime | None:
         return instant_or_none(await self._read(lambda db: _next_instant(db, worker)))
@@ -230,7 +226,7 @@ class SqliteStore:
             await self.open()
             return _enqueue_within(connection, self.path, encoded, on_conflict, now)
         return await self._write(
-            lambda db: sqlite_runs.enqueue(db, encoded, on_conflict, now), tells=True
+            lambda db: run_steps.enqueue(db, encoded, on_conflict, now), tells=True
         )
 
     async def claim(self, now: datetime, limit: int, worker: Worker) -> list[Claim]:
@@ -240,14 +236,14 @@ class SqliteStore:
         self, db: sqlite3.Connection, now: datetime, limit: int, worker: Worker
     ) -> list[Claim]:
         self._follow_clock(db)
-        return sqlite_runs.claim(db, now, limit, worker, self._lease(worker))
+        return run_steps.claim(db, now, limit, worker, self._lease(worker))
 
     async def finish(self, ends: Sequence[Finish]) -> list[Finished | None]:
         if not ends:
             return []
         now = self._now()
         return await self._write(
-            lambda db: sqlite_runs.finish(db, ends, now), tells=_lets_others_go(ends)
+            lambda db: run_steps.finish(db, ends, now), tells=_lets_others_go(ends)
         )
 
     async def exchange(
@@ -256,36 +252,34 @@ class SqliteStore:
         ended_at = self._now()
         return await self._write(
             lambda db: (
-                sqlite_runs.finish(db, ends, ended_at),
+                run_steps.finish(db, ends, ended_at),
                 self._claim(db, now, limit, worker),
             ),
             tells=_lets_others_go(ends),
         )
 
     async def renew(self, holds: Sequence[Hold], worker: Worker) -> Renewal:
-        return await self._write(
-            lambda db: sqlite_runs.renew(db, holds, worker, self._lease(worker))
-        )
+        return await self._write(lambda db: run_steps.renew(db, holds, worker, self._lease(worker)))
 
     async def rescue(self, most_crashes: int) -> list[Rescued]:
         return await self._write(
-            lambda db: sqlite_runs.rescue(db, most_crashes, self._now(), self._steady()),
+            lambda db: run_steps.rescue(db, most_crashes, self._now(), self._steady()),
             tells=True,
         )
 
     async def cancel(self, run_id: str) -> bool:
         now = self._now()
-        return await self._write(lambda db: sqlite_runs.cancel(db, run_id, now), tells=True)
+        return await self._write(lambda db: run_steps.cancel(db, run_id, now), tells=True)
 
     async def ask_to_stop(self, run_id: str) -> bool:
-        asked = await self._write(lambda db: sqlite_runs.ask_to_stop(db, run_id))
+        asked = await self._write(lambda db: run_steps.ask_to_stop(db, run_id))
         if asked:
             self._writer.tell_to_renew()
         return asked
 
     async def forget(self, retention: Retention) -> int:
         now = self._now()
-        return await self._write(lambda db: sqlite_lists.forget(db, retention, now))
+        return await self._write(lambda db: lists.forget(db, retention, now))
 
     async def run(self, run_id: str) -> RunRecord | None:
         found = await self._read(lambda db: records(db, "WHERE job_id = ?", (run_id,)))
@@ -294,14 +288,14 @@ class SqliteStore:
     async def runs(
         self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
     ) -> list[RunRecord]:
-        which, values = sqlite_lists.listed(schedule_id, state)
+        which, values = lists.listed(schedule_id, state)
         return await self._read(lambda db: records(db, which, (*values, limit)))
 
     async def waiting_for_others(self, worker: Worker) -> dict[str, int]:
         if worker.jobs is None:
             return {}
         now = self.now()
-        return await self._read(lambda db: sqlite_runs.due_of_others(db, now, worker))
+        return await self._read(lambda db: run_steps.due_of_others(db, now, worker))
 
 
 def _since_boot() -> int:
@@ -325,7 +319,7 @@ def _next_instant(db: sqlite3.Connection, worker: Worker) -> int | None:
         """SELECT min(next_at) FROM schedules INDEXED BY schedules_due
         WHERE NOT paused AND next_at IS NOT NULL"""
     ).fetchone()
-    waiting = sqlite_runs.next_due(db, worker)
+    waiting = run_steps.next_due(db, worker)
     return min((each for each in (planned, waiting) if each is not None), default=None)
 
 
@@ -356,7 +350,7 @@ def _enqueue_within(
     connection.execute("SAVEPOINT runs")
     factory, connection.row_factory = connection.row_factory, None
     try:
-        return sqlite_runs.enqueue(connection, runs, on_conflict, now)
+        return run_steps.enqueue(connection, runs, on_conflict, now)
     except BaseException:
         connection.execute("ROLLBACK TO runs")
         raise

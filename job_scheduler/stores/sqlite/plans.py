@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from job_scheduler.run import RunState
 from job_scheduler.stores import rows
 from job_scheduler.stores.base import Due, ScheduleRecord
-from job_scheduler.stores.sqlite_rows import (
+from job_scheduler.stores.sqlite.rows import (
     Planned,
     instant,
     instant_or_none,

@@ -16,8 +16,8 @@ from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.stores import rows
 from job_scheduler.stores.base import LEASE_LOST, Again, Claim, Finished, Hold, Renewal, Rescued
-from job_scheduler.stores.sqlite_plans import has_ended, insert, plan_from_end
-from job_scheduler.stores.sqlite_rows import (
+from job_scheduler.stores.sqlite.plans import has_ended, insert, plan_from_end
+from job_scheduler.stores.sqlite.rows import (
     COLUMNS,
     Planned,
     Row,

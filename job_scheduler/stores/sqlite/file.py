@@ -19,7 +19,7 @@ T = TypeVar("T")
 VERSION: Final = 1
 """The version of the schema, kept as ``user_version``."""
 
-_SCHEMA: Final = Path(__file__).with_name("sqlite.sql")
+_SCHEMA: Final = Path(__file__).with_name("schema.sql")
 
 _PATIENCE: Final = 30.0
 """Seconds that one statement waits for another program to let go of the file."""

@@ -13,33 +13,30 @@ import contextlib
 import logging
 import os
 import time
-from collections import deque
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from job_scheduler import instants
-from job_scheduler.attempt import Attempt, not_started
+from job_scheduler.attempt import Attempt
 from job_scheduler.durations import describe_duration
 from job_scheduler.engine_log import log_end, log_gap, log_held_up, log_not_recorded, log_waiting
 from job_scheduler.errors import (
     DuplicateIdError,
-    SchedulerError,
-    ShutdownError,
     StoreError,
-    UnknownJobError,
 )
-from job_scheduler.executors.starter import Starter
+from job_scheduler.going import Going
 from job_scheduler.leases import LeaseKeeper, lease_clock
 from job_scheduler.log import tell
 from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution, Missed, after_set_back, plan
-from job_scheduler.stores.base import Advance, Finish, NewRun, Worker
+from job_scheduler.stores.base import Advance, NewRun, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from job_scheduler.executors.base import Executor
+    from job_scheduler.going import Ends, Observer
     from job_scheduler.known import KnownJobs
     from job_scheduler.leases import LeaseSettings
     from job_scheduler.run import Run
@@ -121,20 +118,14 @@ class Engine:
         longest_sleep: float = 5.0,
     ) -> None:
         self.store = store
-        self._open_executor = executors
-        self._executors: dict[Place, Executor] = {}
         self._most = max_concurrent_jobs
-        self._observer = observer
         self._longest_sleep = longest_sleep
         self._known = known
         self._leases = leases
         self._lease_clock = clock
         self._keeper: LeaseKeeper | None = None
         self._worker_id = os.urandom(8).hex()
-        self._targets: dict[str, Target] = {}
-        self._running: dict[str, Attempt] = {}
-        self._ended: deque[Attempt] = deque()
-        self._starter = Starter()
+        self._going = Going(executors, known, leases, observer, self.wake)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._news: asyncio.Event | None = None
@@ -193,7 +184,7 @@ class Engine:
 
     async def _start_anew(self) -> None:
         self._news = asyncio.Event()
-        self._executors.clear()  # those of an earlier start are closed, or on another loop
+        self._going.begin()
         if self.store.durable:
             self._worker_id = os.urandom(8).hex()
             await self.ready()
@@ -227,7 +218,7 @@ class Engine:
             return
         assert self._loop is not None
         deadline = None if timeout is None else self._loop.time() + timeout
-        await self._record_ends(lambda: bool(self._running), deadline)
+        await self._record_ends(lambda: bool(self._going.running), deadline)
         for attempt in self.attempts():
             attempt.cancel() if self._leases is None else attempt.give_up()
         await self._record_ends(self._can_be_stopped, self._loop.time() + _TIME_TO_STOP)
@@ -273,7 +264,7 @@ class Engine:
 
     async def _let_go(self) -> None:
         """Hand back what did not stop, and only then renew no more."""
-        if self._leases is not None and self._running:
+        if self._leases is not None and self._going.running:
             now = self.store.now()
             ends = [attempt.hand_back(now) for attempt in self.attempts()]
             try:
@@ -281,7 +272,7 @@ class Engine:
             except StoreError as error:
                 said = "%d runs could not be handed back, and are started again later: %s"
                 tell(logging.ERROR, said, len(ends), error)
-            self._running.clear()
+            self._going.running.clear()
         if self._keeper is not None:
             await self._keeper.stop()
             self._keeper = None
@@ -297,12 +288,12 @@ class Engine:
 
     def _can_be_stopped(self) -> bool:
         """Whether there is anything that was told to stop and may do so."""
-        return any(attempt.can_be_stopped for attempt in self._running.values())
+        return any(attempt.can_be_stopped for attempt in self._going.running.values())
 
     @property
     def busy(self) -> bool:
         """Whether runs go on, are on their way here, or have ended and are not recorded."""
-        return bool(self._running) or self._coming is not None or self._turning.locked()
+        return bool(self._going.running) or self._coming is not None or self._turning.locked()
 
     async def __aenter__(self) -> Engine:
         await self.start()
@@ -330,7 +321,7 @@ class Engine:
 
     def attempts(self) -> list[Attempt]:
         """What goes on here; from any thread."""
-        return list(self._running.values())
+        return self._going.attempts()
 
     @property
     def unknown(self) -> dict[str, int]:
@@ -342,8 +333,8 @@ class Engine:
     async def add(self, schedule: Schedule, target: Target, first: datetime | None = None) -> bool:
         """Plan a schedule, from ``first`` on or from now; False if there is one with its id."""
         next_at = self._first_of(schedule, first)
-        if schedule.id not in self._targets:  # before the store has it: it may be due at once
-            self._targets[schedule.id] = target
+        if schedule.id not in self._going.targets:  # before the store has it: it may be due at once
+            self._going.targets[schedule.id] = target
         if not await self.store.add(schedule, next_at):
             return False
         self._expect(next_at)
@@ -387,9 +378,9 @@ class Engine:
         """
         cancelled = await self.store.remove(schedule_id)
         if cancelled is not None:
-            self._targets.pop(schedule_id, None)
+            self._going.targets.pop(schedule_id, None)
             for run_id in cancelled:
-                self._targets.pop(run_id, None)
+                self._going.targets.pop(run_id, None)
         return cancelled
 
     async def pause(self, schedule_id: str) -> bool:
@@ -418,7 +409,7 @@ class Engine:
 
     async def enqueue(self, run: NewRun, target: Target) -> bool:
         """Plan one run; False if there is one with its id."""
-        self._targets[run.id] = target
+        self._going.targets[run.id] = target
         if await self.store.enqueue([run], ConflictResolution.RAISE):
             return False
         self._expect(run.at)
@@ -439,7 +430,7 @@ class Engine:
         """Cancel a run: it never starts, or is asked to stop; False if it had ended."""
         if await self.cancel_waiting(run_id):
             return True
-        attempt = self._running.get(run_id)
+        attempt = self._going.running.get(run_id)
         if attempt is not None:
             return attempt.cancel()
         return await self.store.ask_to_stop(run_id)
@@ -448,7 +439,7 @@ class Engine:
         """Cancel a run that has not started; False if it does not wait."""
         if not await self.store.cancel(run_id):
             return False
-        self._targets.pop(run_id, None)
+        self._going.targets.pop(run_id, None)
         return True
 
     async def next_instant(self) -> datetime | None:
@@ -457,11 +448,11 @@ class Engine:
 
     def target_of(self, schedule_id: str) -> Target:
         """What a schedule runs."""
-        return self._targets[schedule_id]
+        return self._going.targets[schedule_id]
 
     def attempt_of(self, run_id: str) -> Run | None:
         """What goes on here for a run of this id."""
-        attempt = self._running.get(run_id)
+        attempt = self._going.running.get(run_id)
         return None if attempt is None else attempt.run
 
     # The loop
@@ -499,7 +490,7 @@ class Engine:
             return None
         now = self.store.now()
         due = await self.store.due(now, _AT_ONE_TIME)
-        if self._ended and any(each.active >= each.schedule.most_active for each in due):
+        if self._going.ended and any(each.active >= each.schedule.most_active for each in due):
             await self._end_runs()  # perhaps theirs: then nothing is overlapped
             due = await self.store.due(now, _AT_ONE_TIME)
         if due:
@@ -550,16 +541,14 @@ class Engine:
         asked_at = self._lease_clock()
         return _Coming(self._loop.create_task(self._exchange(ends, now, room)), room, asked_at)
 
-    async def _exchange(
-        self, ends: list[tuple[Finish, Attempt]], now: datetime, room: int
-    ) -> list[Claim]:
+    async def _exchange(self, ends: Ends, now: datetime, room: int) -> list[Claim]:
         try:
             if not ends:
                 return await self.store.claim(now, room, self.worker)
             finishes = [finish for finish, _ in ends]
             finished, claims = await self.store.exchange(finishes, now, room, self.worker)
         except BaseException:
-            self._put_back(ends)
+            self._going.put_back(ends)
             raise
         await self._tell_ended(ends, finished)
         return claims
@@ -594,7 +583,7 @@ class Engine:
             return batch
         if self.store.durable:  # one half runs while the other is ended and claimed anew
             batch = min(batch, (self._most + 1) // 2)
-        return max(0, min(batch, self._most - len(self._running) - claimed))
+        return max(0, min(batch, self._most - len(self._going.running) - claimed))
 
     async def _advance(self, due: list[Due], now: datetime) -> None:
         """Decide what to do about schedules; one that cannot be planned is paused alone."""
@@ -627,7 +616,7 @@ class Engine:
             await self._wait_for_news(deadline)
         late = self._loop.time() - deadline
         if late > _LONG:
-            here = [each for each in self._running.values() if each.place == "coroutine"]
+            here = [each for each in self._going.running.values() if each.place == "coroutine"]
             log_held_up(late, [each.claim.job for each in here])
 
     def _tell_of_waiting(self) -> None:
@@ -638,7 +627,7 @@ class Engine:
         self._looked_at = now
         waiting = [
             each.claim.job
-            for each in self._running.values()
+            for each in self._going.running.values()
             if each.place == "thread"
             and each.run is not None
             and each.run.state is RunState.PENDING
@@ -696,113 +685,31 @@ class Engine:
 
     def _start(self, claim: Claim) -> Place | None:
         """Have a run started; tells where."""
-        try:
-            target, refused = self._target_of(claim), None
-        except SchedulerError as error:  # it is not known any more, or cannot be run as it is now
-            target, refused = None, error
-        lease = 0.0 if self._leases is None else self._leases.lease
-        attempt = Attempt(claim, target, self._claimed_at + lease, self._notice)
-        before = self._running.get(claim.run_id)
-        if before is not None:  # it was replaced, or given to others who have left it, too
-            before.give_up()
-        attempt.given_up = self._leases is not None and not self._accepting
-        self._running[claim.run_id] = attempt
-        if refused is not None:
-            self._refuse(attempt, refused)
-        elif attempt.place == "process":
-            self._starter.call(lambda: self._submit(attempt))
-        else:
-            self._submit(attempt)
-        return attempt.place
-
-    def _refuse(self, attempt: Attempt, error: SchedulerError) -> None:
-        """End a run that cannot be started here; one of an unknown job is left to others."""
-        attempt.given_up = isinstance(error, UnknownJobError)
-        attempt.run = not_started(attempt.claim, ShutdownError() if attempt.given_up else error)
-        self._notice(attempt)
-
-    def _target_of(self, claim: Claim) -> Target | None:
-        if self._known is not None:
-            return self._known.target(claim.job, claim.place)
-        target = self._targets.get(claim.run_id)
-        if target is None and claim.schedule is not None:
-            target = self._targets.get(claim.schedule.id)
-        return target
-
-    def _submit(self, attempt: Attempt) -> None:
-        """Give a run to its executor."""
-        claim, target = attempt.claim, attempt.target
-        try:
-            if target is None or attempt.cancelled or attempt.given_up:
-                raise ShutdownError("it was taken off the plan")
-            timeout = target.timeout if claim.timeout is None else claim.timeout
-            executor = self._executors.get(target.place)
-            if executor is None:
-                executor = self._executors[target.place] = self._open_executor(target.place)
-            # One that it takes the place of may still be ending there: each claim has its own.
-            run_id = claim.run_id if claim.token <= 1 else f"{claim.run_id}/{claim.token}"
-            run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
-        except BaseException as error:
-            if isinstance(error, ShutdownError) and target is not None:
-                attempt.given_up |= self._leases is not None  # others can start it
-            run = not_started(claim, error)
-        attempt.run = run
-        if attempt.cancelled or attempt.given_up:
-            run.cancel()
-        run._when_changed(attempt.changed)
-
-    def _notice(self, attempt: Attempt) -> None:
-        """A run has changed; called in whatever thread it is that changes it."""
-        run = attempt.run
-        assert run is not None
-        state = run._state
-        if state is RunState.RUNNING:
-            if self._observer is not None:
-                self._observer.started(attempt.claim.run_id, run)
-        elif state is not RunState.PENDING:
-            self._ended.append(attempt)
-            self.wake()
+        hand_back = self._leases is not None and not self._accepting
+        return self._going.start(claim, self._claimed_at, hand_back=hand_back)
 
     async def _end_runs(self) -> None:
         """Tell the store what came of the runs that have ended."""
         self._last_recorded = time.monotonic()
-        if not self._ended:
+        if not self._going.ended:
             return
         ends = self._take_ended()
         try:
             finished = await self.store.finish([finish for finish, _ in ends])
         except BaseException:
-            self._put_back(ends)
+            self._going.put_back(ends)
             raise
         await self._tell_ended(ends, finished)
 
-    def _take_ended(self) -> list[tuple[Finish, Attempt]]:
-        """What has ended and is not recorded."""
-        ends: list[tuple[Finish, Attempt]] = []
-        now = self.store.now()
-        while self._ended:
-            attempt = self._ended.popleft()
-            # It may have told so twice, and perhaps the next attempt goes on already.
-            if self._running.get(attempt.claim.run_id) is attempt:
-                ends.append((self._finish(attempt, now), attempt))
-                del self._running[attempt.claim.run_id]
-        return ends
+    def _take_ended(self) -> Ends:
+        return self._going.take_ended(
+            self.store.now(),
+            retries=self._accepting or self._leases is not None,
+            keeps_results=self.store.durable,
+        )
 
-    def _put_back(self, ends: list[tuple[Finish, Attempt]]) -> None:
-        """They could not be recorded, and are to be told again."""
-        for finish, attempt in ends:
-            self._running[finish.claim.run_id] = attempt
-            self._ended.append(attempt)
-
-    async def _tell_ended(
-        self, ends: list[tuple[Finish, Attempt]], finished: list[Finished | None]
-    ) -> None:
-        for (finish, attempt), held in zip(ends, finished, strict=True):
-            again = held is not None and held.again
-            if not again:
-                self._targets.pop(finish.claim.run_id, None)
-            if self._observer is not None and attempt.run is not None:
-                self._observer.ended(finish.claim.run_id, attempt.run, again)
+    async def _tell_ended(self, ends: Ends, finished: list[Finished | None]) -> None:
+        self._going.tell(ends, finished)
         for (finish, _), held in zip(ends, finished, strict=True):  # all were told before
             if held is None and self._leases is not None:
                 log_not_recorded(finish.claim)
@@ -810,19 +717,6 @@ class Engine:
             log_end(finish, again=held is not None and held.again)
             if held is not None and finish.claim.schedule is not None:
                 await self._pause_after(finish.claim.schedule, held.failures)
-
-    def _finish(self, attempt: Attempt, now: datetime) -> Finish:
-        claim = attempt.claim
-        most_crashes = None if self._leases is None else self._leases.most_crashes
-        again = next_at = None
-        if self._accepting or self._leases is not None:
-            again = attempt.again(now, most_crashes)
-        if claim.schedule is not None and claim.schedule.counts_from_end and again is None:
-            next_at = claim.schedule.first_after(now)
-        started_at = None if attempt.run is None else attempt.run._started_at
-        result = attempt.result() if self.store.durable else None
-        is_crash = again is None and most_crashes is not None and attempt.has_crashed
-        return Finish(claim, attempt.ending, started_at, again, next_at, result, is_crash)
 
     async def _pause_after(self, schedule: Schedule, failures: int) -> None:
         if schedule.pause_on_failures is None or failures < schedule.pause_on_failures:
@@ -834,13 +728,3 @@ class Engine:
             said = "schedule %r is paused: %d failed runs in a row"
             tell(logging.WARNING, said, schedule.id, failures)
             await self.store.pause(schedule.id)
-
-
-class Observer(Protocol):
-    """Whoever wants to know what becomes of runs; called by any thread, so it must be quick."""
-
-    def started(self, run_id: str, run: Run) -> None:
-        """An attempt has started."""
-
-    def ended(self, run_id: str, run: Run, again: bool) -> None:
-        """An attempt has ended, and whether there will be another."""

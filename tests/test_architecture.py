@@ -21,7 +21,7 @@ TIERS = [
     {"run", "schedule", "target"},
     {"launcher"},
     {"executors", "stores"},
-    {"attempt", "engine", "engine_log", "known", "leases"},
+    {"attempt", "engine", "engine_log", "going", "known", "leases"},
     {"dispatch", "planner", "planning", "plans", "stored_plans", "stored_run"},
     {"job_scheduler", "scheduler"},
     {"config"},

@@ -338,7 +338,7 @@ class TestFailures:
                 raise LaunchError("no more processes")
 
         async def story():
-            simulation.engine._open_executor = lambda _: Refusing()
+            simulation.engine._going.open_executor = lambda _: Refusing()
             await add(simulation, every("a", 10))
             await asyncio.sleep(15)
             return await record(simulation, "a")
@@ -507,8 +507,8 @@ class TestTheEnd:
             await asyncio.sleep(100)
             runs = await simulation.store.runs("a")
             assert [run.state for run in runs] == ["completed"]
-            assert not simulation.engine._targets
-            assert not simulation.engine._running
+            assert not simulation.engine._going.targets
+            assert not simulation.engine._going.running
 
         simulation.run(story)
         assert simulation.starts("a") == [10]
@@ -588,14 +588,14 @@ class TestRaces:
 
     def test_an_end_that_is_told_twice(self, simulation):
         async def story():
-            notice = simulation.engine._notice
+            notice = simulation.engine._going.notice
 
             def twice(attempt):
                 notice(attempt)
                 if attempt.run.state.ended:
                     simulation.loop.call_later(1, notice, attempt)
 
-            simulation.engine._notice = twice
+            simulation.engine._going.notice = twice
             await add(simulation, every("a", 10))
             await asyncio.sleep(35)
             return await record(simulation, "a")
@@ -638,7 +638,7 @@ class TestRaces:
             raise OSError("the store is away")
 
         async def story():
-            simulation.engine._observer = Observer()
+            simulation.engine._going.observer = Observer()
             await add(simulation, every("a", 10, pause_on_failures=1), fails=lambda _: OSError())
             await add(simulation, every("b", 10))
             simulation.store.pause = broken

@@ -366,7 +366,7 @@ class TestRunsLater:
         assert run.cancel()
         assert run.state == "cancelled"
         assert not run.cancel()
-        assert not scheduler._planner()._engine._targets
+        assert not scheduler._planner()._engine._going.targets
 
     def test_cancelled_while_it_goes_on(self, scheduler):
         run = scheduler.options(delay=0).run("Sleep", seconds=60)

@@ -60,6 +60,9 @@ before it goes on; only to offer it is not enough, since no thread wakes that so
 _AFTER_AN_ERROR: Final = 1.0
 """Seconds until the next turn after one that has failed."""
 
+_PATIENCE: Final = 5.0
+"""Seconds for which a shutdown tries to record what has ended in a store that is away."""
+
 _BETWEEN_TRIES: Final = 0.1
 """Seconds between two tries to record the last ends."""
 
@@ -235,6 +238,7 @@ class Engine:
     async def _record_ends(self, go_on: Callable[[], bool], deadline: float | None) -> None:
         """Record what ends, as long as there is anything to wait for, until the deadline."""
         assert self._loop is not None
+        failing_since: float | None = None
         latest = None if deadline is None else deadline + _TIME_TO_RECORD
         while True:
             try:
@@ -245,6 +249,10 @@ class Engine:
                 return
             except StoreError as error:
                 self._tell_of_failure(error)
+                failing_since = failing_since or self._loop.time()
+                only_to_record = len(self._going.ended) >= len(self._going.running)
+                if only_to_record and self._loop.time() - failing_since > _PATIENCE:
+                    return  # their leases end, and others start them again
                 await asyncio.sleep(_BETWEEN_TRIES)
             else:
                 if not go_on():

@@ -185,6 +185,20 @@ def test_a_shutdown_waits_for_what_ends_in_time(cluster):
     assert play(cluster, story).state == "completed"
 
 
+def test_a_shutdown_waits_not_for_ever_for_a_store_that_is_away(cluster):
+    async def story():
+        await cluster.start()
+        await cluster.accept("a", takes=1.0)
+        await asyncio.sleep(0.5)
+        engine, line = cluster.workers.pop()
+        line.failures = 1.0
+        began = cluster.loop.time()
+        await engine.shutdown()
+        return cluster.loop.time() - began
+
+    assert 1 < play(cluster, story) < 20
+
+
 def test_an_unknown_job_is_left_alone_and_told_of(cluster, caplog):
     async def story():
         from job_scheduler.stores.base import NewRun

@@ -34,7 +34,7 @@ from job_scheduler.planning import (
     policies_of,
     within_bounds,
 )
-from job_scheduler.plans import Plans
+from job_scheduler.plans import Plans, Wanted
 from job_scheduler.registry import lookup
 from job_scheduler.retry import retry_policy
 from job_scheduler.run import Ending, Run, RunError, RunState
@@ -47,14 +47,12 @@ from job_scheduler.triggers import Once
 if TYPE_CHECKING:
     import multiprocessing
     from collections.abc import Callable, Coroutine, Mapping
-    from datetime import datetime
 
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
     from job_scheduler.stores.base import RunRecord
     from job_scheduler.target import Place
-    from job_scheduler.triggers import Trigger
 
 _MOST_DONE: Final = 1_000
 """Schedules of one instant that are remembered after it."""
@@ -120,50 +118,27 @@ class Planner(Plans):
 
     # Schedules
 
-    def _add(
-        self,
-        jobs: Mapping[str, type[Job]],
-        schedule_id: str | None,
-        given: Any,
-        trigger: Trigger,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        first: datetime | None,
-        options: dict[str, Any],
-        *,
-        place: Place | None = None,
-        conflict_resolution: str = "raise",
-        relative: bool = False,
-        counts_from_end: bool = False,
-    ) -> str:
+    def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
+        schedule_id, given, first = wanted.schedule_id, wanted.given, wanted.first
         check_id(schedule_id)
         what = lookup(jobs, given) if isinstance(given, str) else given
-        target = Target.of_anything(what, "schedule", place)
+        target = Target.of_anything(what, "schedule", wanted.place)
         name = given if isinstance(given, str) else target.name
-        target.check(schedule_id or name, kwargs, args)
-        check_sendable(name, target, args, kwargs)
-        policies = policies_of(options, target)
-        on_conflict = conflict_resolution_of(conflict_resolution)
+        target.check(schedule_id or name, wanted.kwargs, wanted.args)
+        check_sendable(name, target, wanted.args, wanted.kwargs)
+        policies = policies_of(wanted.policies, target)
+        on_conflict = conflict_resolution_of(wanted.conflict_resolution)
         with self._lock:
             if self._closed:
                 raise ShutdownError(f"{name!r} was not scheduled: the scheduler was shut down")
-            schedule = Schedule(
-                id=self._free_id(name) if schedule_id is None else schedule_id,
-                job=name,
-                trigger=trigger,
-                args=args,
-                kwargs=kwargs,
-                generation=next(self._generations),
-                relative=relative,
-                counts_from_end=counts_from_end,
-                **policies,
-            )
+            schedule_id = self._free_id(name) if schedule_id is None else schedule_id
+            schedule = wanted.schedule(schedule_id, name, next(self._generations), policies)
             first = within_bounds(schedule, first)
             if schedule.id in self._whats and not self._make_room(schedule.id, on_conflict):
                 return schedule.id
             self._whats[schedule.id] = given
             at_once(self._engine.add(schedule, target, first))
-            if isinstance(trigger, Once):
+            if isinstance(wanted.trigger, Once):
                 self._forget_old_ones(schedule.id)
         if has_ended(schedule, first):
             said = "%r will not run: it has ended at %s"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job_scheduler import instants
 from job_scheduler.durations import parse_duration
 from job_scheduler.planning import check_known, keywords, positional, trigger_of
+from job_scheduler.schedule import Schedule
 from job_scheduler.triggers import Interval, Once
 
 if TYPE_CHECKING:
@@ -18,6 +19,40 @@ if TYPE_CHECKING:
     from job_scheduler.run import Run
     from job_scheduler.target import Place, Target
     from job_scheduler.triggers import Trigger
+
+
+class Wanted(NamedTuple):
+    """A schedule as a user has given it."""
+
+    schedule_id: str | None
+    given: Any
+    """What is to be run."""
+    trigger: Trigger
+    first: datetime | None
+    policies: dict[str, Any]
+    args: tuple[Any, ...] = ()
+    kwargs: dict[str, Any] = {}  # noqa: RUF012  # nobody changes it
+    place: Place | None = None
+    conflict_resolution: str = "raise"
+    relative: bool = False
+    counts_from_end: bool = False
+
+    def schedule(
+        self, schedule_id: str, job: str, generation: int, policies: dict[str, Any]
+    ) -> Schedule:
+        """The schedule that is meant, with policies that were checked."""
+        return Schedule(
+            id=schedule_id,
+            job=job,
+            trigger=self.trigger,
+            args=self.args,
+            kwargs=self.kwargs,
+            generation=generation,
+            relative=self.relative,
+            counts_from_end=self.counts_from_end,
+            place=self.place,
+            **policies,
+        )
 
 
 class Plans(ABC):
@@ -38,18 +73,16 @@ class Plans(ABC):
         trigger: Trigger = Once(first)
         if frequency is not None:
             trigger = Interval(parse_duration(frequency, "frequency"))
-        return self._add(
-            jobs,
+        wanted = Wanted(
             job_id,
             job,
             trigger,
-            (),
-            {},
             first,
             policies,
             relative=True,
             counts_from_end=frequency is not None,
         )
+        return self._add(jobs, wanted)
 
     def add_job(
         self,
@@ -71,36 +104,21 @@ class Plans(ABC):
         check_known(policies)
         trigger = trigger_of(job_id, interval=interval, cron=cron, at=at, timezone=timezone)
         first = trigger.instant if isinstance(trigger, Once) else None
-        return self._add(
-            jobs,
+        wanted = Wanted(
             job_id,
             func,
             trigger,
-            positional(job_id, args),
-            keywords(job_id, kwargs),
             first,
             policies,
-            place=executor,
-            conflict_resolution=conflict_resolution,
+            positional(job_id, args),
+            keywords(job_id, kwargs),
+            executor,
+            conflict_resolution,
         )
+        return self._add(jobs, wanted)
 
     @abstractmethod
-    def _add(
-        self,
-        jobs: Mapping[str, type[Job]],
-        schedule_id: str | None,
-        given: Any,
-        trigger: Trigger,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        first: datetime | None,
-        options: dict[str, Any],
-        *,
-        place: Place | None = None,
-        conflict_resolution: str = "raise",
-        relative: bool = False,
-        counts_from_end: bool = False,
-    ) -> str:
+    def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
         """Plan what was checked as far as it can be without knowing what it runs."""
 
     @abstractmethod

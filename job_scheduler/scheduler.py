@@ -482,20 +482,7 @@ class Scheduler:
         record = await self._store.schedule(job_id)
         if record is None:
             raise _unknown(job_id)
-        schedule = record.schedule
-        run = NewRun(
-            id=next(self._ids),
-            job=schedule.job,
-            at=self._store.now(),
-            args=schedule.args,
-            kwargs=schedule.kwargs,
-            schedule_id=job_id,
-            priority=schedule.priority,
-            retry=schedule.retry,
-            timeout=schedule.timeout,
-            beside=True,
-            place=schedule.place,
-        )
+        run = NewRun.beside_its_schedule(record.schedule, next(self._ids), self._store.now())
         await self._enqueue([run], ConflictResolution.RAISE, None)
         return run.id
 

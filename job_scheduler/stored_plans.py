@@ -42,7 +42,7 @@ from job_scheduler.planning import (
     policies_of,
     within_bounds,
 )
-from job_scheduler.plans import Plans
+from job_scheduler.plans import Plans, Wanted
 from job_scheduler.registry import lookup
 from job_scheduler.retry import retry_policy
 from job_scheduler.schedule import ConflictResolution, Schedule
@@ -61,7 +61,6 @@ if TYPE_CHECKING:
     from job_scheduler.run import Run
     from job_scheduler.stores.base import RunRecord, ScheduleRecord, Store
     from job_scheduler.target import Place, Target
-    from job_scheduler.triggers import Trigger
 
     Answer = TypeVar("Answer")
 
@@ -240,44 +239,20 @@ class StoredPlans(Plans):
 
     # Schedules
 
-    def _add(
-        self,
-        jobs: Mapping[str, type[Job]],
-        schedule_id: str | None,
-        given: Any,
-        trigger: Trigger,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        first: datetime | None,
-        options: dict[str, Any],
-        *,
-        place: Place | None = None,
-        conflict_resolution: str = "raise",
-        relative: bool = False,
-        counts_from_end: bool = False,
-    ) -> str:
+    def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
+        schedule_id, given, first = wanted.schedule_id, wanted.given, wanted.first
         check_id(schedule_id)
         if isinstance(given, str):
             lookup(jobs, given)
         name = self._known.name_of(given)
-        target = self._known.target(name, place)
-        target.check(schedule_id or name, kwargs, args)
-        policies = policies_of(options, target)
-        on_conflict = conflict_resolution_of(conflict_resolution)
+        target = self._known.target(name, wanted.place)
+        target.check(schedule_id or name, wanted.kwargs, wanted.args)
+        policies = policies_of(wanted.policies, target)
+        on_conflict = conflict_resolution_of(wanted.conflict_resolution)
         with self._lock:
             self._refuse_if_closed(f"{name!r} was not scheduled")
-            schedule = Schedule(
-                id=self._free_id(name) if schedule_id is None else schedule_id,
-                job=name,
-                trigger=trigger,
-                args=args,
-                kwargs=kwargs,
-                generation=time.time_ns() // 1000,
-                relative=relative,
-                counts_from_end=counts_from_end,
-                place=place,
-                **policies,
-            )
+            schedule_id = self._free_id(name) if schedule_id is None else schedule_id
+            schedule = wanted.schedule(schedule_id, name, time.time_ns() // 1000, policies)
             first = within_bounds(schedule, first)
             if schedule.id in self._declared and on_conflict is ConflictResolution.RAISE:
                 raise DuplicateIdError(
@@ -365,22 +340,8 @@ class StoredPlans(Plans):
         record = self._do(self._schedule(schedule_id), "run_job_now()")
         if record is None:
             raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}")
-        schedule = record.schedule
-        return self._enqueue(
-            NewRun(
-                id=next(self._run_ids),
-                job=schedule.job,
-                at=self._store.now(),
-                args=schedule.args,
-                kwargs=schedule.kwargs,
-                schedule_id=schedule_id,
-                priority=schedule.priority,
-                retry=schedule.retry,
-                timeout=schedule.timeout,
-                beside=True,
-                place=schedule.place,
-            )
-        )
+        run_id, now = next(self._run_ids), self._store.now()
+        return self._enqueue(NewRun.beside_its_schedule(record.schedule, run_id, now))
 
     def info(self, schedule_id: str) -> dict[str, Any]:
         record = self._do(self._schedule(schedule_id), "get_job_info()")

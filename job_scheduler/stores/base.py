@@ -83,6 +83,23 @@ class NewRun(NamedTuple):
     keep_until: datetime | None = None
     """Until when its id is taken, also after its end."""
 
+    @classmethod
+    def beside_its_schedule(cls, schedule: Schedule, run_id: str, at: datetime) -> NewRun:
+        """One more run of a schedule's job, that was asked for."""
+        return cls(
+            id=run_id,
+            job=schedule.job,
+            at=at,
+            args=schedule.args,
+            kwargs=schedule.kwargs,
+            schedule_id=schedule.id,
+            priority=schedule.priority,
+            retry=schedule.retry,
+            timeout=schedule.timeout,
+            beside=True,
+            place=schedule.place,
+        )
+
 
 class Worker(NamedTuple):
     """Who claims."""

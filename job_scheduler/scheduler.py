@@ -314,6 +314,12 @@ class Scheduler:
             retry = retry_policy(max_retries, "max_retries")
         check_priority(priority)
         await self._engine.ready()
+        common: dict[str, Any] = {
+            "job": name,
+            "args": given[0],
+            "kwargs": given[1],
+            "place": executor,
+        }
         if every is None and cron is None:
             if policies or timezone is not None:
                 wrong = next(iter(policies), "timezone")
@@ -322,14 +328,11 @@ class Scheduler:
                 )
             run = NewRun(
                 id=next(self._ids) if job_id is None else job_id,
-                job=name,
                 at=self._at(execution_time),
-                args=given[0],
-                kwargs=given[1],
                 priority=int(priority),
                 retry=retry_policy(retry, "retry"),
                 timeout=_timeout(timeout, target),
-                place=executor,
+                **common,
             )
             await self._enqueue([run], on_conflict, connection)
             return run.id
@@ -338,16 +341,13 @@ class Scheduler:
         options = {**policies, "priority": int(priority), "retry": retry, "timeout": timeout}
         schedule = Schedule(
             id=name if job_id is None else job_id,
-            job=name,
             trigger=_trigger(every, cron, timezone),
-            args=given[0],
-            kwargs=given[1],
             generation=time.time_ns() // 1000,
-            place=executor,
+            **common,
             **policies_of(options, target),
         )
         first = None if execution_time is None else to_utc(execution_time, "execution_time")
-        await self._declare(schedule, within_bounds(schedule, first), on_conflict)
+        await self._engine.declare(schedule, within_bounds(schedule, first), on_conflict)
         return schedule.id
 
     async def schedule_many(
@@ -414,11 +414,6 @@ class Scheduler:
                 f"job {job_id!r} is there already, and {state}: give another id, or say "
                 f"conflict_resolution=ConflictResolution.REPLACE or IGNORE"
             )
-
-    async def _declare(
-        self, schedule: Schedule, first: datetime | None, on_conflict: ConflictResolution
-    ) -> None:
-        await self._engine.declare(schedule, first, on_conflict)
 
     # What is there
 

@@ -12,7 +12,7 @@ import itertools
 import logging
 import os
 import threading
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from difflib import get_close_matches
 from types import BuiltinMethodType, MethodType
 from typing import TYPE_CHECKING, Any, Final
@@ -23,14 +23,12 @@ from job_scheduler.engine import Engine
 from job_scheduler.errors import DuplicateIdError, ShutdownError, UnknownIdError
 from job_scheduler.log import tell
 from job_scheduler.planning import (
-    check_id,
+    check_new_id,
     check_priority,
     check_sendable,
     check_timeout,
     conflict_resolution_of,
-    describe,
     describe_schedule,
-    has_ended,
     policies_of,
     within_bounds,
 )
@@ -75,15 +73,13 @@ class Planner(Plans):
     """Schedules and delayed runs of one ``JobScheduler``; all methods from any thread."""
 
     def __init__(self, executors: Callable[[Place], Executor], loop_thread: LoopThread) -> None:
+        super().__init__()
         self._engine = Engine(MemoryStore(), executors, observer=self)
         self._loop_thread = loop_thread
         self._lock = threading.RLock()
         self._closed = False
-        self._whats: dict[str, Any] = {}
-        """What was given to be run, by schedule."""
         self._once: OrderedDict[str, None] = OrderedDict()
         """Schedules of one instant, to be forgotten some time after it."""
-        self._numbers: Counter[str] = Counter()
         self._generations = itertools.count(1)
         self._handles: dict[str, Run] = {}
         prefix = os.urandom(6).hex()
@@ -120,7 +116,7 @@ class Planner(Plans):
 
     def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
         schedule_id, given, first = wanted.schedule_id, wanted.given, wanted.first
-        check_id(schedule_id)
+        check_new_id(schedule_id)
         what = lookup(jobs, given) if isinstance(given, str) else given
         target = Target.of_anything(what, "schedule", wanted.place)
         name = given if isinstance(given, str) else target.name
@@ -134,17 +130,13 @@ class Planner(Plans):
             schedule_id = self._free_id(name) if schedule_id is None else schedule_id
             schedule = wanted.schedule(schedule_id, name, next(self._generations), policies)
             first = within_bounds(schedule, first)
-            if schedule.id in self._whats and not self._make_room(schedule.id, on_conflict):
+            if schedule.id in self._given and not self._make_room(schedule.id, on_conflict):
                 return schedule.id
-            self._whats[schedule.id] = given
+            self._given[schedule.id] = given
             at_once(self._engine.add(schedule, target, first))
             if isinstance(wanted.trigger, Once):
                 self._forget_old_ones(schedule.id)
-        if has_ended(schedule, first):
-            said = "%r will not run: it has ended at %s"
-            tell(logging.WARNING, said, schedule.id, schedule.end)
-        else:
-            tell(logging.INFO, "%r is scheduled: %s", schedule.id, describe(schedule, first))
+        self._tell_planned(schedule, first, is_new=True)
         return schedule.id
 
     def _forget_old_ones(self, schedule_id: str) -> None:
@@ -159,15 +151,6 @@ class Planner(Plans):
                 self._remove(oldest)
             else:
                 self._once.move_to_end(oldest)
-
-    def _free_id(self, name: str) -> str:
-        if name not in self._whats:
-            return name
-        while True:
-            self._numbers[name] += 1
-            numbered = f"{name}-{self._numbers[name] + 1}"
-            if numbered not in self._whats:
-                return numbered
 
     def _make_room(self, schedule_id: str, on_conflict: ConflictResolution) -> bool:
         """Whether the schedule shall be added although its id is taken."""
@@ -188,10 +171,10 @@ class Planner(Plans):
         with self._lock:
             found = [
                 schedule_id
-                for schedule_id, planned in self._whats.items()
+                for schedule_id, planned in self._given.items()
                 if what is None or planned is what or (by_value and planned == what)
             ]
-            if not found and isinstance(what, str) and what in self._whats:
+            if not found and isinstance(what, str) and what in self._given:
                 found = [what]  # its id
             for schedule_id in found:
                 self._remove(schedule_id)
@@ -204,7 +187,7 @@ class Planner(Plans):
         tell(logging.INFO, "%r is not scheduled any more", schedule_id)
 
     def _remove(self, schedule_id: str) -> None:
-        del self._whats[schedule_id]
+        del self._given[schedule_id]
         self._once.pop(schedule_id, None)
         for run_id in at_once(self._engine.remove(schedule_id)) or ():
             handle = self._handles.get(run_id)
@@ -260,12 +243,12 @@ class Planner(Plans):
         return attempt is not None and attempt.state is RunState.PENDING
 
     def _check_known(self, schedule_id: str) -> None:
-        if schedule_id in self._whats:
+        if schedule_id in self._given:
             return
         near = (
-            get_close_matches(schedule_id, self._whats, 1) if isinstance(schedule_id, str) else []
+            get_close_matches(schedule_id, self._given, 1) if isinstance(schedule_id, str) else []
         )
-        listed = ", ".join(map(repr, sorted(self._whats)[:10])) or "none"
+        listed = ", ".join(map(repr, sorted(self._given)[:10])) or "none"
         hint = f"did you mean {near[0]!r}?" if near else f"known ids: {listed}"
         raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}; {hint}")
 

@@ -48,8 +48,6 @@ def trigger_of(
     job_id: str, *, interval: Any, cron: str | None, at: datetime | None, timezone: str | None
 ) -> Trigger:
     """The trigger that is meant; raises ``InvalidOptionError`` unless there is exactly one."""
-    if job_id is None:
-        raise InvalidOptionError("job_id is None; it must be a string that is not empty")
     check_id(job_id)
     values = {"interval": interval, "cron": cron, "at": at}
     given = [name for name, value in values.items() if value is not None]
@@ -181,14 +179,18 @@ def check_timeout(timeout: float | None, target: Target) -> None:
         )
 
 
-def check_id(job_id: object) -> None:
+def check_new_id(job_id: object) -> None:
     """Raise ``InvalidOptionError`` unless this is an id, or None."""
-    if job_id is None:
-        return
-    if not (isinstance(job_id, str) and job_id):
-        raise InvalidOptionError(f"job_id is {job_id!r}; it must be a string that is not empty")
-    if "\0" in job_id or (not job_id.isprintable() and _is_broken(job_id)):
-        raise InvalidOptionError(f"job_id is {job_id!r}, which no store can keep")
+    if job_id is not None:
+        check_id(job_id)
+
+
+def check_id(given: object, what: str = "job_id") -> None:
+    """Raise ``InvalidOptionError`` unless this is an id."""
+    if not (isinstance(given, str) and given):
+        raise InvalidOptionError(f"{what} is {given!r}; it must be a string that is not empty")
+    if "\0" in given or (not given.isprintable() and _is_broken(given)):
+        raise InvalidOptionError(f"{what} is {given!r}, which no store can keep")
 
 
 def _is_broken(text: str) -> bool:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from job_scheduler import instants
 from job_scheduler.durations import parse_duration
-from job_scheduler.planning import check_known, keywords, positional, trigger_of
+from job_scheduler.log import tell
+from job_scheduler.planning import (
+    check_known,
+    describe,
+    has_ended,
+    keywords,
+    positional,
+    trigger_of,
+)
 from job_scheduler.schedule import Schedule
 from job_scheduler.triggers import Interval, Once
 
@@ -57,6 +67,11 @@ class Wanted(NamedTuple):
 
 class Plans(ABC):
     """Schedules and runs of one ``JobScheduler``; all methods from any thread."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, Any] = {}
+        """What was given to be run in this program, by schedule."""
+        self._numbers: Counter[str] = Counter()
 
     def schedule(
         self,
@@ -120,6 +135,23 @@ class Plans(ABC):
     @abstractmethod
     def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
         """Plan what was checked as far as it can be without knowing what it runs."""
+
+    def _free_id(self, name: str) -> str:
+        """An id for what was given none: the same in each program that says the same."""
+        if name not in self._given:
+            return name
+        while True:
+            self._numbers[name] += 1
+            numbered = f"{name}-{self._numbers[name] + 1}"
+            if numbered not in self._given:
+                return numbered
+
+    def _tell_planned(self, schedule: Schedule, first: datetime | None, *, is_new: bool) -> None:
+        if has_ended(schedule, first):
+            said = "%r will not run: it has ended at %s"
+            tell(logging.WARNING, said, schedule.id, schedule.end)
+        elif is_new:
+            tell(logging.INFO, "%r is scheduled: %s", schedule.id, describe(schedule, first))
 
     @abstractmethod
     def stop(self, what: Any) -> None:

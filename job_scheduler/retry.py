@@ -7,13 +7,16 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import InvalidOptionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+_MOST_RETRIES: Final = 2**31 - 1
+"""As much as PostgreSQL keeps."""
 
 Kind = type[BaseException] | str
 """An exception's class, or its name: of a job in another process only the names are known."""
@@ -28,7 +31,7 @@ class RetryPolicy:
     together. Timeouts and crashes count as failures; what was cancelled is not tried again.
 
     Args:
-        max_retries: how often at most, from 0.
+        max_retries: how often at most, from 0 to 2,147,483,647.
         delay: before the first retry: seconds, a string like ``"30s"``, or a ``timedelta``.
         factor: by which each delay is longer than the one before, from 1.
         max_delay: the longest delay.
@@ -61,6 +64,10 @@ class RetryPolicy:
         give_up_on: Kind | Iterable[Kind] = (),
     ) -> None:
         _check_number("max_retries", max_retries, 0, int)
+        if max_retries > _MOST_RETRIES:
+            raise InvalidOptionError(
+                f"max_retries is {max_retries!r}; it must be at most {_MOST_RETRIES:,}"
+            )
         _check_number("factor", factor, 1, (int, float))
         _check_number("jitter", jitter, 0, (int, float))
         if jitter > 1:

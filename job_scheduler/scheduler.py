@@ -28,6 +28,7 @@ from job_scheduler.leases import LeaseSettings
 from job_scheduler.options import check_options
 from job_scheduler.planning import (
     check_id,
+    check_new_id,
     check_priority,
     check_timeout,
     conflict_resolution_of,
@@ -172,7 +173,8 @@ class Scheduler:
 
         What is handed back is stopped here, as far as that is possible, and started again by
         another worker, or after the next start, without the attempt being counted. Harmless twice;
-        :meth:`start` works again.
+        :meth:`start` works again. A coroutine job that awaits it waits for itself, until
+        ``timeout``: let it call ``asyncio.create_task`` instead.
 
         Args:
             timeout: seconds or a ``timedelta``; zero hands back at once, None waits for all.
@@ -302,7 +304,7 @@ class Scheduler:
         (a ``TypeError``), ``UnknownJobError``, ``InvalidOptionError`` (both ``ValueError``), and
         ``StoreError`` if the store is away; then nothing was accepted.
         """
-        check_id(job_id)
+        check_new_id(job_id)
         name = self._known.name_of(func)
         target = self._known.target(name, executor)
         given = positional(job_id or name, args), keywords(job_id or name, kwargs)
@@ -424,6 +426,7 @@ class Scheduler:
         if that is on another machine, with its next heartbeat, or sooner. A function in a thread
         cannot be stopped. What runs again is taken off the plan.
         """
+        check_id(job_id)
         await self._engine.ready()
         if await self._engine.cancel(job_id):
             return True
@@ -431,6 +434,7 @@ class Scheduler:
 
     async def get_job(self, job_id: str) -> RunRecord | ScheduleRecord | None:
         """What is known of an id: a ``RunRecord``, or a ``ScheduleRecord`` of what runs again."""
+        check_id(job_id)
         await self._engine.ready()
         return await self._store.run(job_id) or await self._store.schedule(job_id)
 
@@ -461,18 +465,21 @@ class Scheduler:
 
         Raises ``UnknownIdError`` (a ``ValueError`` and a ``KeyError``), as do the next two.
         """
+        check_id(job_id)
         await self._engine.ready()
         if not await self._engine.pause(job_id):
             raise _unknown(job_id)
 
     async def resume_job(self, job_id: str) -> None:
         """Go on with what was paused, from now on."""
+        check_id(job_id)
         await self._engine.ready()
         if not await self._engine.resume(job_id):
             raise _unknown(job_id)
 
     async def run_job_now(self, job_id: str) -> str:
         """Run what runs again once more, at once, beside its schedule; returns the run's id."""
+        check_id(job_id)
         await self._engine.ready()
         record = await self._store.schedule(job_id)
         if record is None:

@@ -14,7 +14,6 @@ import os
 import threading
 import time
 import weakref
-from collections import Counter
 from concurrent.futures import CancelledError
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -33,12 +32,11 @@ from job_scheduler.leases import LeaseSettings
 from job_scheduler.log import tell
 from job_scheduler.planning import (
     check_id,
+    check_new_id,
     check_priority,
     check_timeout,
     conflict_resolution_of,
-    describe,
     describe_schedule,
-    has_ended,
     policies_of,
     within_bounds,
 )
@@ -127,6 +125,7 @@ class StoredPlans(Plans):
         wait_at_exit: bool,
         only_accepts: bool,
     ) -> None:
+        super().__init__()
         self._options = options
         self._only_accepts = only_accepts or options.workers == 0
         self._loop_thread = loop_thread
@@ -143,9 +142,6 @@ class StoredPlans(Plans):
         )
         self._lock = threading.RLock()
         self._closed = self._is_over = False
-        self._declared: dict[str, Any] = {}
-        """What was given to be run in this program, by schedule."""
-        self._numbers: Counter[str] = Counter()
         self._ends: dict[str, list[threading.Event]] = {}
         self._ends_lock = threading.Lock()
         """Not the other one, which is held by whoever waits for the loop that takes this one."""
@@ -241,7 +237,7 @@ class StoredPlans(Plans):
 
     def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
         schedule_id, given, first = wanted.schedule_id, wanted.given, wanted.first
-        check_id(schedule_id)
+        check_new_id(schedule_id)
         if isinstance(given, str):
             lookup(jobs, given)
         name = self._known.name_of(given)
@@ -254,7 +250,7 @@ class StoredPlans(Plans):
             schedule_id = self._free_id(name) if schedule_id is None else schedule_id
             schedule = wanted.schedule(schedule_id, name, time.time_ns() // 1000, policies)
             first = within_bounds(schedule, first)
-            if schedule.id in self._declared and on_conflict is ConflictResolution.RAISE:
+            if schedule.id in self._given and on_conflict is ConflictResolution.RAISE:
                 raise DuplicateIdError(
                     f"{schedule.id!r} is scheduled already in this program: give another id, "
                     f"remove that one first, or say conflict_resolution='replace'"
@@ -262,12 +258,8 @@ class StoredPlans(Plans):
             if on_conflict is ConflictResolution.RAISE:  # of an earlier start, or another worker
                 on_conflict = ConflictResolution.REPLACE
             is_new = self._do(self._declare(schedule, first, on_conflict), "schedule()")
-            self._declared[schedule.id] = given
-        if has_ended(schedule, first):
-            said = "%r will not run: it has ended at %s"
-            tell(logging.WARNING, said, schedule.id, schedule.end)
-        elif is_new:
-            tell(logging.INFO, "%r is scheduled: %s", schedule.id, describe(schedule, first))
+            self._given[schedule.id] = given
+        self._tell_planned(schedule, first, is_new=is_new)
         return schedule.id
 
     async def _declare(
@@ -275,16 +267,6 @@ class StoredPlans(Plans):
     ) -> bool:
         await self._engine.ready()
         return await self._engine.declare(schedule, first, on_conflict)
-
-    def _free_id(self, name: str) -> str:
-        """The same in each program that declares the same, in the same order."""
-        if name not in self._declared:
-            return name
-        while True:
-            self._numbers[name] += 1
-            numbered = f"{name}-{self._numbers[name] + 1}"
-            if numbered not in self._declared:
-                return numbered
 
     def _refuse_if_closed(self, what: str) -> None:
         if self._closed:
@@ -294,13 +276,13 @@ class StoredPlans(Plans):
         with self._lock:
             found = [
                 schedule_id
-                for schedule_id, given in self._declared.items()
+                for schedule_id, given in self._given.items()
                 if what is None or given is what or (isinstance(what, str) and given == what)
             ]
             if not found and isinstance(what, str):
                 found = [what]  # its id
             for schedule_id in found:
-                self._declared.pop(schedule_id, None)
+                self._given.pop(schedule_id, None)
                 self._do(self._remove(schedule_id), "stop()")
 
     async def _remove(self, schedule_id: str) -> bool:
@@ -308,15 +290,18 @@ class StoredPlans(Plans):
         return await self._engine.remove(schedule_id) is not None
 
     def remove(self, schedule_id: str) -> None:
+        check_id(schedule_id)
         self._check_found(schedule_id, self._do(self._remove(schedule_id), "remove_job()"))
-        self._declared.pop(schedule_id, None)
+        self._given.pop(schedule_id, None)
         tell(logging.INFO, "%r is not scheduled any more", schedule_id)
 
     def pause(self, schedule_id: str) -> None:
+        check_id(schedule_id)
         self._check_found(schedule_id, self._do(self._pause(schedule_id), "pause_job()"))
         tell(logging.INFO, "%r is paused", schedule_id)
 
     def resume(self, schedule_id: str) -> None:
+        check_id(schedule_id)
         self._check_found(schedule_id, self._do(self._resume(schedule_id), "resume_job()"))
         tell(logging.INFO, "%r goes on", schedule_id)
 
@@ -337,6 +322,7 @@ class StoredPlans(Plans):
             raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}")
 
     def run_now(self, schedule_id: str) -> Run:
+        check_id(schedule_id)
         record = self._do(self._schedule(schedule_id), "run_job_now()")
         if record is None:
             raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}")
@@ -344,6 +330,7 @@ class StoredPlans(Plans):
         return self._enqueue(NewRun.beside_its_schedule(record.schedule, run_id, now))
 
     def info(self, schedule_id: str) -> dict[str, Any]:
+        check_id(schedule_id)
         record = self._do(self._schedule(schedule_id), "get_job_info()")
         if record is None:
             raise UnknownIdError(f"nothing is scheduled as {schedule_id!r}")
@@ -427,6 +414,7 @@ class StoredPlans(Plans):
 
     def get_run(self, run_id: str) -> Run:
         """A handle on a run, whoever has started it; raises ``UnknownIdError``."""
+        check_id(run_id, "run_id")
         record = self.look_up(run_id)
         if record is None:
             raise UnknownIdError(f"there is no run {run_id!r}, or it was deleted after its time")

@@ -768,7 +768,7 @@ class TestNothingGrows:
         eventually(lambda: len(calls) == 2500 and not planner.busy)
         for _ in range(1500):
             scheduler.schedule_once(0, job)
-        assert len(planner._whats) < 3000
+        assert len(planner._given) < 3000
 
     def test_the_same_name_costs_no_more_the_more_there_are(self, scheduler):
         ids = [scheduler.schedule_once("1h", time.time) for _ in range(3000)]

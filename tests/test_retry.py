@@ -70,6 +70,7 @@ def test_it_ends():
     ("arguments", "words"),
     [
         ({"max_retries": -1}, "max_retries is -1; it must be a whole number from 0"),
+        ({"max_retries": 2**31}, "max_retries is 2147483648; it must be at most"),
         ({"max_retries": 1.5}, "max_retries is 1.5"),
         ({"max_retries": True}, "max_retries is True"),
         ({"max_retries": None}, "max_retries is None"),

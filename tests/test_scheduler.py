@@ -394,6 +394,24 @@ class TestFailing:
         assert [attempt.reason for attempt in record.attempts] == ["crash", "crash"]
 
 
+class TestIds:
+    @pytest.mark.parametrize("wrong", ["", "a\0b", "\ud800", None, 3])
+    def test_what_is_none_is_refused_by_each_verb(self, make, wrong):
+        async def story():
+            async with make() as scheduler:
+                for verb in (
+                    scheduler.get_job,
+                    scheduler.cancel_job,
+                    scheduler.pause_job,
+                    scheduler.resume_job,
+                    scheduler.run_job_now,
+                ):
+                    with pytest.raises(InvalidOptionError, match="job_id is"):
+                        await verb(wrong)
+
+        play(story)
+
+
 class TestRepeating:
     def test_every_so_often(self, make):
         async def story():

@@ -286,6 +286,8 @@ class TestSchedules:
         assert scheduler.run_job_now("f").wait(20)
         assert log == ["function"]
         for verb in (scheduler.pause_job, scheduler.resume_job, scheduler.remove_job):
+            with pytest.raises(InvalidOptionError, match="job_id is"):
+                verb("\0")
             with pytest.raises(UnknownIdError):
                 verb("unknown")
 

@@ -64,9 +64,9 @@ def remove(db: sqlite3.Connection, schedule_id: str, now: int) -> list[str] | No
     if not found:
         return None
     waiting = db.execute(
-        """UPDATE scheduled_jobs SET status = 'cancelled', ended_at = ?2, held = 0
-        WHERE schedule_number = ?1 AND status = 'pending' RETURNING rowid, job_id""",
-        (found[0][0], now),
+        """UPDATE scheduled_jobs SET status = 'cancelled', ended_at = ?, held = 0
+        WHERE schedule_number = ? AND status = 'pending' RETURNING rowid, job_id""",
+        (now, found[0][0]),
     ).fetchall()
     db.execute(
         "UPDATE scheduled_jobs SET schedule_number = NULL WHERE schedule_number = ?", found[0]

@@ -534,7 +534,8 @@ def check_history(period, first, overlap, takes):
 
     found = simulation.run(story)
     starts, missed = model(period, first, overlap, takes)
-    assert simulation.starts("a") == [round(start, 3) for start in starts]
+    # Each number was rounded by itself: a start may be the next thousandth.
+    assert simulation.starts("a") == pytest.approx(starts, abs=0.0015)
     assert found.missed == missed
 
 

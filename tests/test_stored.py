@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -389,7 +390,8 @@ class TestCrashes:
             # The next attempt ends at once.
             import sqlite3
 
-            with sqlite3.connect(tmp_path / "jobs.db") as file:
+            file = sqlite3.connect(tmp_path / "jobs.db")
+            with contextlib.closing(file), file:
                 file.execute(
                     "UPDATE scheduled_jobs SET task_data = json_set(task_data, "
                     "'$.kwargs.seconds', 0)"

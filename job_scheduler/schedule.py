@@ -89,6 +89,7 @@ class Schedule:
         counts_from_end: the next instant is counted from the end of a run.
         relative: its first instant was given as a delay, not as a time on the clock.
         place: where its runs go on; None: where the job says.
+        about: what somebody wants to know of it, as JSON; it decides nothing.
 
     Raises ``InvalidOptionError`` (a ``ValueError``).
     """
@@ -111,6 +112,7 @@ class Schedule:
     timeout: float | None = None
     priority: int = 5
     place: Place | None = None
+    about: dict[str, Any] = field(default_factory=dict)
     generation: int = 0
 
     def __post_init__(self) -> None:
@@ -168,8 +170,17 @@ class Schedule:
         )
 
     def says_the_same(self, other: Schedule) -> bool:
-        """Whether both are one definition, perhaps made at different times."""
-        return replace(self, generation=other.generation) == other
+        """Whether both are one definition, perhaps made at different times.
+
+        What is ``about`` them is no part of it.
+        """
+        return replace(self, generation=other.generation, about=other.about) == other
+
+    @property
+    def label(self) -> str:
+        """What it is called by those who list schedules: the name that is about it, or its id."""
+        name = self.about.get("name")
+        return name if isinstance(name, str) and name else self.id
 
     def first_after(self, instant: datetime) -> datetime | None:
         """Its first instant after this one, within its bounds."""

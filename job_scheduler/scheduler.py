@@ -40,7 +40,7 @@ from job_scheduler.planning import (
 from job_scheduler.retry import retry_policy
 from job_scheduler.schedule import ConflictResolution, Schedule
 from job_scheduler.stores import open_store
-from job_scheduler.stores.base import NewRun
+from job_scheduler.stores.base import NewRun, RunQuery
 from job_scheduler.target import seconds_or_none
 from job_scheduler.triggers import Cron, Interval
 
@@ -453,7 +453,7 @@ class Scheduler:
             raise InvalidOptionError(
                 f"limit is {limit!r}; it must be a whole number from 1 to {_MOST_LISTED:,}"
             )
-        return await self._store.runs(None, limit, _state_of(state))
+        return await self._store.runs(RunQuery(state=_state_of(state), limit=limit))
 
     async def list_schedules(self) -> list[ScheduleRecord]:
         """All that runs again, in the order in which it was added."""

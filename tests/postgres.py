@@ -232,7 +232,7 @@ def emptied(dsn):
     """The same database without what a test has left in its tables."""
     tables = execute(dsn, "SELECT to_regclass('scheduled_jobs'), to_regclass('schedules')")
     if tables[0][0] is not None:
-        execute(dsn, "TRUNCATE scheduled_jobs, schedules")
+        execute(dsn, "TRUNCATE scheduled_jobs, schedules RESTART IDENTITY")
     return dsn
 
 

@@ -12,7 +12,7 @@ import pytest
 from job_scheduler.errors import LaunchError
 from job_scheduler.retry import RetryPolicy
 from job_scheduler.schedule import Schedule
-from job_scheduler.stores.base import NewRun
+from job_scheduler.stores.base import NewRun, RunQuery
 from job_scheduler.target import Target
 from job_scheduler.triggers import Cron, Interval, Once, Trigger
 from tests.postgres import emptied
@@ -505,7 +505,7 @@ class TestTheEnd:
             assert await simulation.engine.remove("a") == []
             assert await simulation.engine.remove("a") is None
             await asyncio.sleep(100)
-            runs = await simulation.store.runs("a")
+            runs = await simulation.store.runs(RunQuery("a"))
             assert [run.state for run in runs] == ["completed"]
             assert not simulation.engine._going.targets
             assert not simulation.engine._going.running

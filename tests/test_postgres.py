@@ -374,10 +374,6 @@ class TestPlans:
                         connection, "force_generic_plan", statements()[name], call
                     )
                     assert "Seq Scan on scheduled_jobs" not in found, name
-                for which in ("newest_running", "newest_failed"):
-                    asked = statement("runs", which=which)
-                    found = await _explained(connection, "force_generic_plan", asked, "100")
-                    assert "Seq Scan on scheduled_jobs" not in found, which
                 asked = statement("next_instant", levels="levels_all")
                 found = await _explained(connection, "force_generic_plan", asked, "NULL")
                 assert "Seq Scan on scheduled_jobs" not in found

@@ -52,6 +52,7 @@ def test_every_policy():
         timeout=7.5,
         priority=1,
         place="process",
+        about={"name": "a name", "more": [1e300]},
         generation=12,
     )
     assert rows.schedule_of(rows.definition_of(schedule)) == schedule

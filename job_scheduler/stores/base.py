@@ -266,7 +266,66 @@ class ScheduleRecord(NamedTuple):
     gaps: tuple[Missed, ...]
     """The last gaps."""
     last_run: RunRecord | None
-    """The one that was started last."""
+    """The one that was started last, as long as it is kept."""
+    number: int
+    """Its place in the order in which schedules were added, from 1; no two ever have the same."""
+    last_run_at: datetime | None
+    """When the run has started that was started last; that run may have been deleted."""
+
+
+class ScheduleQuery(NamedTuple):
+    """Which schedules; only those that everything here is true of."""
+
+    after: int = 0
+    """Those with a higher number."""
+    limit: int | None = None
+    """How many at most."""
+    number: int | None = None
+    ids: tuple[str, ...] | None = None
+    job: str | None = None
+    paused: bool | None = None
+    text: str | None = None
+    """It is a part of ``about["name"]``, or of the id where there is no name, in any case."""
+
+
+ALL_SCHEDULES: Final = ScheduleQuery()
+
+
+class RunQuery(NamedTuple):
+    """Which runs; only those that everything here is true of."""
+
+    schedule_id: str | None = None
+    job: str | None = None
+    state: RunState | None = None
+    before: str | None = None
+    """Those that were added before the run of this id; none, if it is not there any more."""
+    limit: int = 100
+    """How many at most."""
+
+
+NEWEST_RUNS: Final = RunQuery()
+
+
+class Outcome(NamedTuple):
+    """What became of a run, in short."""
+
+    run_id: str
+    state: RunState
+    at: datetime
+    """When it was due."""
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+class Counts(NamedTuple):
+    """How much there is to do."""
+
+    due: int
+    """Runs that may be started now."""
+    oldest_due: datetime | None
+    """The earliest instant of theirs."""
+    running: int
+    """Runs that go on, on all machines."""
 
 
 class Retention(NamedTuple):
@@ -303,8 +362,8 @@ class Store(Protocol):
             renew: a run that goes on is to be stopped; the next renewal tells which.
         """
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> bool:
-        """Keep a new schedule; False if there is one with its id."""
+    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
+        """Keep a new schedule; tells its number, or None if there is one with its id."""
 
     async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
         """Put another definition in place of the one with its id; False if there is none."""
@@ -321,8 +380,8 @@ class Store(Protocol):
     async def schedule(self, schedule_id: str) -> ScheduleRecord | None:
         """One schedule."""
 
-    async def schedules(self) -> list[ScheduleRecord]:
-        """All schedules, in the order in which they were added."""
+    async def schedules(self, query: ScheduleQuery = ALL_SCHEDULES) -> list[ScheduleRecord]:
+        """Schedules, in the order in which they were added."""
 
     async def due(self, now: datetime, limit: int) -> list[Due]:
         """Schedules whose next instant is not later than ``now``, the longest due first."""
@@ -379,16 +438,20 @@ class Store(Protocol):
     async def run(self, run_id: str) -> RunRecord | None:
         """One run."""
 
-    async def runs(
-        self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
-    ) -> list[RunRecord]:
+    async def runs(self, query: RunQuery = NEWEST_RUNS) -> list[RunRecord]:
         """The runs that were added last, the newest first.
 
-        Args:
-            schedule_id: only those of one schedule.
-            limit: how many at most.
-            state: only those in this state.
+        The next page is that before the last run of this one: none is lost or told of twice.
         """
+
+    async def outcomes(self, schedule_ids: Sequence[str], most: int) -> dict[str, list[Outcome]]:
+        """Of each schedule the runs that were added last, so many at most, the newest first.
+
+        Also those that wait or go on; an empty list for what has none.
+        """
+
+    async def counts(self, now: datetime) -> Counts:
+        """How much there is to do."""
 
     async def waiting_for_others(self, worker: Worker) -> dict[str, int]:
         """How many runs are due of each job that this worker does not know."""

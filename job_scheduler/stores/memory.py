@@ -12,20 +12,24 @@ import threading
 from collections import Counter, OrderedDict, deque
 from datetime import UTC, datetime, timedelta
 from heapq import heapify, heappop, heappush
-from itertools import count
+from itertools import count, dropwhile, islice
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler import instants
 from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.stores.base import (
+    ALL_SCHEDULES,
     LEASE_LOST,
+    NEWEST_RUNS,
     Again,
     AttemptRecord,
     Claim,
+    Counts,
     Due,
     Finished,
     Hold,
+    Outcome,
     Renewal,
     Rescued,
     RunRecord,
@@ -33,7 +37,7 @@ from job_scheduler.stores.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from job_scheduler.retry import RetryPolicy
     from job_scheduler.schedule import Missed, Schedule
@@ -43,6 +47,8 @@ if TYPE_CHECKING:
         NewRun,
         Reason,
         Retention,
+        RunQuery,
+        ScheduleQuery,
         Worker,
     )
     from job_scheduler.target import Place
@@ -73,15 +79,18 @@ class _Planned:
         "failures",
         "gaps",
         "last_run",
+        "last_run_at",
         "missed",
         "next_at",
+        "number",
         "paused",
         "running",
         "schedule",
         "waiting",
     )
 
-    def __init__(self, schedule: Schedule, next_at: datetime | None) -> None:
+    def __init__(self, number: int, schedule: Schedule, next_at: datetime | None) -> None:
+        self.number = number
         self.schedule = schedule
         self.next_at = next_at
         self.paused = False
@@ -97,6 +106,8 @@ class _Planned:
         self.failures = self.completed = self.failed = self.cancelled = self.missed = 0
         self.gaps: deque[Missed] | None = None
         self.last_run: _Kept | None = None
+        self.last_run_at: float | None = None
+        """Seconds since 1970."""
 
     @property
     def active(self) -> int:
@@ -257,6 +268,11 @@ class _Kept:
             stderr=ending.stderr,
         )
 
+    def outcome(self) -> Outcome:
+        """The same in short."""
+        ended_at = self.ending.ended_at if self.ending is not None and self.state.ended else None
+        return Outcome(self.id, self.state, self.at, _at(self.started_at), _at(ended_at))
+
 
 class MemoryStore:
     """Keeps schedules and runs in memory; see the contract in ``stores.base``."""
@@ -268,6 +284,7 @@ class MemoryStore:
         self.now = clock
         self._lock = threading.RLock()  # a signal handler may call while we do
         self._order = count()
+        self._numbers = count(1)
         self._schedules: dict[str, _Planned] = {}
         self._by_instant: list[tuple[datetime, int, _Planned]] = []
         self._handed_out: list[tuple[datetime, int, _Planned]] = []
@@ -287,13 +304,14 @@ class MemoryStore:
 
     # Schedules
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> bool:
+    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
         with self._lock:
             if schedule.id in self._schedules:
-                return False
-            planned = self._schedules[schedule.id] = _Planned(schedule, next_at)
+                return None
+            planned = _Planned(next(self._numbers), schedule, next_at)
+            self._schedules[schedule.id] = planned
             self._plan(planned)
-            return True
+            return planned.number
 
     async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
         with self._lock:
@@ -344,9 +362,10 @@ class MemoryStore:
             planned = self._schedules.get(schedule_id)
             return None if planned is None else _record(planned)
 
-    async def schedules(self) -> list[ScheduleRecord]:
+    async def schedules(self, query: ScheduleQuery = ALL_SCHEDULES) -> list[ScheduleRecord]:
         with self._lock:
-            return [_record(planned) for planned in self._schedules.values()]
+            found = (each for each in self._schedules.values() if _is_asked_for(each, query))
+            return [_record(planned) for planned in islice(found, query.limit)]
 
     def _plan(self, planned: _Planned) -> None:
         if planned.next_at is None or planned.paused:
@@ -568,7 +587,7 @@ class MemoryStore:
                             continue
                         planned.running += 1
                         del planned.waiting[run.id]
-                    planned.last_run = run
+                    planned.last_run, planned.last_run_at = run, started_at
                 run.state = RunState.RUNNING
                 run.worker = worker.id
                 run.heartbeat = heartbeat
@@ -615,6 +634,8 @@ class MemoryStore:
             return None
         planned = run.planned
         run.started_at = finish.started_at
+        if planned is not None and planned.last_run is run and finish.started_at is not None:
+            planned.last_run_at = finish.started_at
         is_back = again is not None and not self._is_removed(planned)
         if again is not None and is_back:
             self._put_back(run, again, finish.ending)
@@ -788,24 +809,66 @@ class MemoryStore:
             run = self._runs.get(run_id)
             return None if run is None else run.record()
 
-    async def runs(
-        self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
-    ) -> list[RunRecord]:
+    async def runs(self, query: RunQuery = NEWEST_RUNS) -> list[RunRecord]:
         with self._lock:
-            found: list[RunRecord] = []
-            for run in reversed(self._runs.values()):
-                if len(found) == limit:
-                    break
-                if schedule_id is not None and run.schedule_id != schedule_id:
-                    continue
-                if state is None or run.state is state:
-                    found.append(run.record())
+            if query.before is not None and query.before not in self._runs:
+                return []
+            newest: Iterator[_Kept] = reversed(self._runs.values())
+            if query.before is not None:
+                newest = islice(dropwhile(lambda run: run.id != query.before, newest), 1, None)
+            found = (
+                run.record()
+                for run in newest
+                if query.schedule_id in (None, run.schedule_id)
+                and query.job in (None, run.job)
+                and query.state in (None, run.state)
+            )
+            return list(islice(found, query.limit))
+
+    async def outcomes(self, schedule_ids: Sequence[str], most: int) -> dict[str, list[Outcome]]:
+        found: dict[str, list[Outcome]] = {schedule_id: [] for schedule_id in schedule_ids}
+        if most < 1:
             return found
+        wanted = set(found)
+        with self._lock:
+            for run in reversed(self._runs.values()):
+                if run.schedule_id not in wanted:
+                    continue
+                mine = found[run.schedule_id]
+                mine.append(run.outcome())
+                if len(mine) == most:
+                    wanted.remove(run.schedule_id)
+                    if not wanted:
+                        break
+        return found
+
+    async def counts(self, now: datetime) -> Counts:
+        with self._lock:
+            going = [run for run in self._runs.values() if not run.state.ended]
+            due = [
+                run.at
+                for run in going
+                if run.state is RunState.PENDING and run.at <= now and not run.is_held
+            ]
+            running = sum(run.state is RunState.RUNNING for run in going)
+            return Counts(len(due), min(due, default=None), running)
 
 
 def _is_planned(entry: tuple[datetime, int, _Planned]) -> bool:
     """Whether nothing has changed since the entry was put into the heap."""
     return entry[2].next_at == entry[0] and not entry[2].paused
+
+
+def _is_asked_for(planned: _Planned, query: ScheduleQuery) -> bool:
+    schedule = planned.schedule
+    return (
+        planned.number > query.after
+        and query.number in (None, planned.number)
+        and (query.ids is None or schedule.id in query.ids)
+        and query.job in (None, schedule.job)
+        and query.paused in (None, planned.paused)
+        and (query.text is None or query.text.casefold() in schedule.label.casefold())
+    )
 
 
 def _record(planned: _Planned) -> ScheduleRecord:
@@ -822,6 +885,8 @@ def _record(planned: _Planned) -> ScheduleRecord:
         planned.missed,
         tuple(planned.gaps or ()),
         None if planned.last_run is None else planned.last_run.record(),
+        planned.number,
+        _at(planned.last_run_at),
     )
 
 

@@ -87,6 +87,11 @@ def encode_result(value: Any) -> str:
     return _text(value, _check(value, "result", 0))
 
 
+def encode_with(plain: dict[str, Any], name: str, value: Any) -> str:
+    """Plain values and one more under this name, which is checked, as a JSON text."""
+    return _text({**plain, name: value}, _check(value, name, 0))
+
+
 def _text(value: Any, has_large: bool) -> str:
     return "".join(_written(value)) if has_large else _compact(value)
 

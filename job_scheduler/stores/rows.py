@@ -13,7 +13,7 @@ from job_scheduler.retry import RetryPolicy
 from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import Missed, Schedule
 from job_scheduler.stores.base import AttemptRecord
-from job_scheduler.stores.payload import decode, encode
+from job_scheduler.stores.payload import decode, encode, encode_with
 from job_scheduler.triggers import Cron, Interval, Once
 
 if TYPE_CHECKING:
@@ -48,8 +48,13 @@ class Definition(NamedTuple):
     generation: int
 
 
+def folded(text: str) -> str:
+    """The text as it is kept to be looked for: upper and lower case are one."""
+    return clean(text.casefold())
+
+
 def definition_of(schedule: Schedule) -> Definition:
-    """The row of a schedule; raises ``ArgumentsError`` for arguments that are not JSON."""
+    """The row of a schedule; raises ``ArgumentsError`` for what is not JSON in it."""
     trigger, timezone = _trigger_text(schedule.trigger)
     policies = {
         name: _plain(getattr(schedule, name))
@@ -62,7 +67,7 @@ def definition_of(schedule: Schedule) -> Definition:
         encode(schedule.args, schedule.kwargs),
         trigger,
         timezone,
-        _json(policies),
+        encode_with(policies, "about", schedule.about) if schedule.about else _json(policies),
         schedule.generation,
     )
 

@@ -16,11 +16,15 @@ from job_scheduler.stores.base import (
     LEASE_LOST,
     Advance,
     Again,
+    Counts,
     Finish,
     Finished,
     NewRun,
+    Outcome,
     Rescued,
     Retention,
+    RunQuery,
+    ScheduleQuery,
     Worker,
 )
 from job_scheduler.stores.memory import MemoryStore
@@ -413,12 +417,12 @@ class TestRuns:
             for number in range(5):
                 await enqueue(store, new_run(str(number)))
             await advance(store, at(0))
-            assert [record.id for record in await store.runs(limit=3)] == [
+            assert [record.id for record in await store.runs(RunQuery(limit=3))] == [
                 schedule().run_id(at(0)),
                 "4",
                 "3",
             ]
-            assert [record.schedule_id for record in await store.runs("s")] == ["s"]
+            assert [record.schedule_id for record in await store.runs(RunQuery("s"))] == ["s"]
 
         run(story())
 
@@ -1163,7 +1167,7 @@ class TestRecords:
             await finish(store, claims[1])
             listed = {}
             for state in RunState:
-                listed[state] = [record.id for record in await store.runs(state=state)]
+                listed[state] = [record.id for record in await store.runs(RunQuery(state=state))]
             ids = [claim.run_id for claim in claims]
             assert listed["failed"] == ids[:1]
             assert listed["completed"] == ids[1:2]
@@ -1172,10 +1176,10 @@ class TestRecords:
                 [schedule().run_id(at(0)), schedule().run_id(at(10)), "0", "1", "2", "3"]
             )
             assert listed["cancelled"] == []
-            of_schedule = await store.runs("s", state=RunState.PENDING)
+            of_schedule = await store.runs(RunQuery("s", state=RunState.PENDING))
             assert schedule().run_id(at(10)) in [record.id for record in of_schedule]
-            assert await store.runs("unknown") == []
-            assert len(await store.runs(limit=2)) == 2
+            assert await store.runs(RunQuery("unknown")) == []
+            assert len(await store.runs(RunQuery(limit=2))) == 2
 
         run(story())
 
@@ -1210,6 +1214,220 @@ class TestRecords:
         run(story())
 
 
+class TestQueries:
+    """Pages of lists."""
+
+    def test_number_schedules_in_the_order_in_which_they_came(self, store, run):
+        async def story():
+            assert [await store.add(schedule(name), at(0)) for name in "cab"] == [1, 2, 3]
+            assert await store.add(schedule("a"), at(0)) is None
+            await store.remove("b")
+            again, new = await store.add(schedule("b"), None), await store.add(schedule("d"), None)
+            assert (again, new) == (4, 5)
+            await store.change(schedule("c", priority=1), at(1))
+            found = {record.schedule.id: record.number for record in await store.schedules()}
+            assert list(found.items()) == [("c", 1), ("a", 2), ("b", 4), ("d", 5)]
+            assert (await store.schedule("d")).number == 5
+
+        run(story())
+
+    def test_select_schedules(self, store, run):
+        async def ids(**query):
+            return [each.schedule.id for each in await store.schedules(ScheduleQuery(**query))]
+
+        async def story():
+            for number in range(1, 8):
+                about = {"name": f"Mail {number}"} if number % 2 else {}
+                await store.add(schedule(f"s{number}", about=about), at(0))
+            await store.add(Schedule(id="other", job="k", trigger=Interval(10)), at(0))
+            await store.pause("s3")
+            await store.pause("other")
+            assert await ids(limit=3) == ["s1", "s2", "s3"]
+            assert await ids(limit=3, after=3) == ["s4", "s5", "s6"]
+            assert await ids(after=8) == []
+            assert await ids(number=4) == ["s4"]
+            assert await ids(number=99) == []
+            assert await ids(ids=("s5", "unknown", "s2")) == ["s2", "s5"]
+            assert await ids(ids=()) == []
+            assert await ids(job="k") == ["other"]
+            assert await ids(paused=True) == ["s3", "other"]
+            assert await ids(paused=False, limit=2, after=1) == ["s2", "s4"]
+            assert await ids(text="mail", paused=False) == ["s1", "s5", "s7"]
+            assert await ids(job="j", paused=True, text="3", ids=("s3",), number=3) == ["s3"]
+
+        run(story())
+
+    def test_look_for_a_text_in_names(self, store, run):
+        names = {
+            "a": "Größe ÄNDERN", "b": "100% of_it", "c": "1000 often", "d": "\\ and \"quotes'",
+        }  # fmt: skip
+
+        async def ids(text):
+            return [each.schedule.id for each in await store.schedules(ScheduleQuery(text=text))]
+
+        async def story():
+            for name, called in names.items():
+                await store.add(schedule(name, about={"name": called}), None)
+            await store.add(schedule("An-ID", about={"name": "", "description": "mail"}), None)
+            await store.add(schedule("number", about={"name": 7}), None)
+            assert await ids("ändern") == ["a"]
+            assert await ids("GRÖSSE") == ["a"]
+            assert await ids("0%") == ["b"]
+            assert await ids("f_i") == ["b"]
+            assert await ids("%") == ["b"]
+            assert await ids("\\") == ["d"]
+            assert await ids("\"QUOTES'") == ["d"]
+            assert await ids("an-id") == ["An-ID"]
+            assert await ids("NUMB") == ["number"]
+            assert await ids("mail") == []
+            assert len(await ids("")) == 6
+            await store.change(schedule("a", about={"name": "renamed"}), None)
+            assert await ids("ändern") == []
+            assert await ids("RENAMED") == ["a"]
+
+        run(story())
+
+    def test_give_runs_page_by_page(self, store, run, clock):
+        async def pages(size, **query):
+            before, found = None, []
+            while page := await store.runs(RunQuery(**query, before=before, limit=size)):
+                found += [record.id for record in page]
+                before = page[-1].id
+            return found
+
+        async def story():
+            await store.add(schedule(overlap=30, catch_up="all"), at(0))
+            for step in range(5):  # at one time each: nothing but the order of their ids differs
+                clock.set(step)
+                for number in (4, 1, 3):
+                    job = "k" if number == 3 else "j"
+                    await enqueue(store, NewRun(id=f"{step}{number}", job=job, at=at(0)))
+            await advance(store, at(60))
+            claims = await store.claim(at(60), 8, ALICE)
+            await store.finish([Finish(claim, FAILED) for claim in claims[:4]])
+            everything = await pages(100)
+            assert len(everything) == len(set(everything)) == 15 + 7
+            assert [run_id[0] for run_id in everything[7:]] == [*"444333222111000"]
+            for size in (1, 2, 5, 21, 22):
+                assert await pages(size) == everything
+            for query in (
+                {"job": "k"},
+                {"schedule_id": "s"},
+                {"state": RunState.FAILED},
+                {"state": RunState.PENDING},
+                {"job": "j", "state": RunState.RUNNING},
+                {"job": "j", "schedule_id": "s", "state": RunState.PENDING},
+            ):
+                found = [record.id for record in await store.runs(RunQuery(**query))]
+                assert found == [run_id for run_id in everything if run_id in found]
+                assert found
+                assert await pages(2, **query) == found
+            assert len(await store.runs(RunQuery(job="k"))) == 5
+            assert await store.runs(RunQuery(job="unknown")) == []
+            assert await store.runs(RunQuery(before="unknown")) == []
+
+        run(story())
+
+    def test_go_on_behind_what_has_come_meanwhile(self, store, run, clock):
+        async def story():
+            await enqueue(store, *(new_run(str(number)) for number in range(4)))
+            first = await store.runs(RunQuery(limit=2))
+            clock.set(1)
+            await enqueue(store, new_run("new"))
+            second = await store.runs(RunQuery(limit=2, before=first[-1].id))
+            assert sorted(record.id for record in first + second) == ["0", "1", "2", "3"]
+
+        run(story())
+
+    def test_give_the_outcomes_of_each_schedule(self, store, run, clock):
+        async def story():
+            for name in ("a", "b", "none"):
+                await store.add(schedule(name, overlap="queue"), None if name == "none" else at(0))
+            for step in range(3):
+                clock.set(10 * step)
+                await advance(store, at(10 * step))
+                claims = await store.claim(at(10 * step), 2, ALICE)
+                for claim in claims[: 2 - step // 2]:
+                    ending = FAILED if claim.schedule.id == "a" else COMPLETED
+                    await finish(store, claim, ending, started_at=0.5)
+            await enqueue(store, new_run("beside", schedule_id="a", beside=True), new_run("alone"))
+            found = await store.outcomes(["a", "b", "none", "unknown"], 3)
+            assert list(found) == ["a", "b", "none", "unknown"]
+            assert [each.state for each in found["a"]][1:] in (
+                ["failed", "failed"], ["running", "failed"],
+            )  # fmt: skip
+            assert found["a"][0] == Outcome("beside", RunState.PENDING, at(0), None, None)
+            assert [each.at for each in found["b"]] == [at(20), at(10), at(0)]
+            oldest = found["b"][-1]
+            assert (oldest.run_id, oldest.state) == (schedule("b").run_id(at(0)), "completed")
+            times = datetime.fromtimestamp(0.5, UTC), datetime.fromtimestamp(1.0, UTC)
+            assert (oldest.started_at, oldest.ended_at) == times
+            assert found["none"] == found["unknown"] == []
+            assert [len(each) for each in (await store.outcomes(["b", "a"], 1)).values()] == [1, 1]
+            assert await store.outcomes([], 5) == {}
+
+        run(story())
+
+    def test_count_what_there_is_to_do(self, store, run):
+        async def story():
+            assert await store.counts(at(0)) == Counts(0, None, 0)
+            await store.add(schedule(overlap="queue", catch_up="all"), at(0))
+            await advance(store, at(10))  # two, of which one is held
+            await enqueue(store, new_run("later", 50), new_run("soon", 5), new_run("now", -5))
+            assert await store.counts(at(20)) == Counts(3, at(-5), 0)
+            claims = await store.claim(at(0), 1, ALICE)
+            assert await store.counts(at(20)) == Counts(2, at(0), 1)
+            await finish(store, claims[0])
+            await store.pause("s")
+            assert await store.counts(at(60)) == Counts(2, at(5), 0)
+
+        run(story())
+
+    def test_tell_when_a_schedule_ran_last_also_once_that_run_is_gone(self, store, run, clock):
+        async def last():
+            record = await store.schedule("s")
+            return record.last_run and record.last_run.id, record.last_run_at
+
+        async def story():
+            await store.add(schedule(overlap=2), at(0))
+            assert await last() == (None, None)
+            await advance(store, at(0))
+            first = await claim_one(store, 1)
+            assert await last() == (first.run_id, at(1))
+            await advance(store, at(10))
+            second = await claim_one(store, 11)
+            assert await last() == (second.run_id, at(11))
+            started_at = at(12).timestamp()
+            await finish(store, second, started_at=started_at)
+            assert await last() == (second.run_id, at(12))
+            await finish(store, first, started_at=at(2).timestamp())
+            assert await last() == (second.run_id, at(12))
+            clock.set(1000)
+            await store.forget(Retention(timedelta(0), 0))
+            assert (await last())[1] == at(12)
+            assert (await store.schedules())[0].last_run_at == at(12)
+            await store.change(schedule(generation=5), at(2000))
+            assert (await last())[1] == at(12)
+
+        run(story())
+
+    def test_keep_what_is_about_a_schedule(self, store, run):
+        async def story():
+            about = {"name": "ü 🎉 '", "n": [1, 2.5, None, 1e20], "at": {"created": "2026"}}
+            await store.add(schedule(about=about, priority=3), at(0))
+            kept = (await store.schedule("s")).schedule
+            assert (kept.about, kept.priority) == (about, 3)
+            assert isinstance(kept.about["n"][3], float)
+            [due] = await store.due(at(0), 1)
+            assert due.schedule == kept
+            await advance(store, at(0))
+            assert (await claim_one(store)).schedule.about == about
+            await store.change(schedule(), at(10))
+            assert (await store.schedule("s")).schedule.about == {}
+
+        run(story())
+
+
 class TestDurableStores:
     @pytest.fixture(autouse=True)
     def only_durable(self, store):
@@ -1232,6 +1450,27 @@ class TestDurableStores:
             with pytest.raises(ArgumentsError):
                 await store.add(schedule(args=(object(),)), at(0))
             assert await store.schedules() == []
+
+        run(story())
+
+    @pytest.mark.parametrize(
+        ("about", "path"),
+        [
+            ({"name": "a\0b"}, r"about\['name'\]"),
+            ({"name": "\ud800"}, r"about\['name'\]"),
+            ({"x": [{"y": START}]}, r"about\['x'\]\[0\]\['y'\]"),
+            ({"a\0b": 1}, "key"),
+        ],
+    )
+    def test_refuse_what_is_not_json_about_a_schedule(self, store, run, about, path):
+        async def story():
+            with pytest.raises(ArgumentsError, match=path):
+                await store.add(schedule(about=about), at(0))
+            assert await store.schedules() == []
+            assert await store.add(schedule(), at(0)) == 1
+            with pytest.raises(ArgumentsError, match=path):
+                await store.change(schedule(about=about), at(0))
+            assert (await store.schedule("s")).schedule == schedule()
 
         run(story())
 

@@ -17,7 +17,7 @@ import pytest
 from job_scheduler.errors import StoreError
 from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution
-from job_scheduler.stores.base import NewRun, Worker
+from job_scheduler.stores.base import NewRun, RunQuery, Worker
 from job_scheduler.stores.sqlite import SqliteStore
 from job_scheduler.stores.sqlite import file as sqlite_file
 from tests.conftest import ROOT, eventually
@@ -159,7 +159,7 @@ def test_a_full_database_takes_nothing_in_part_and_goes_on_when_there_is_room(pa
         kept, error = await fill(store)
         assert str(error) == f"the store {path}: there is no room left"
         assert isinstance(error.__cause__, sqlite3.Error)
-        ids = {record.id for record in await store.runs(limit=1000)}
+        ids = {record.id for record in await store.runs(RunQuery(limit=1000))}
         assert ids == set(kept)
         await asyncio.wrap_future(store.call(limit(10_000), writes=False))
         assert await store.enqueue(new_runs(store, "more", "less"), RAISE) == {}
@@ -206,7 +206,7 @@ async def main():
         kept += ids
     else:
         raise AssertionError("it was never full")
-    assert {each.id for each in await store.runs(limit=1000)} == set(kept)
+    assert {each.id for each in await store.runs(RunQuery(limit=1000))} == set(kept)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     await enqueue("more")
     await store.close()
@@ -235,7 +235,7 @@ async def main():
         finished, claims = await store.exchange(ends, store.now(), 7, worker)
         assert all(finished), finished
         ids += [claim.run_id for claim in claims]
-        if not claims and not await store.runs(state=RunState.PENDING, limit=1):
+        if not claims and not await store.runs(RunQuery(state=RunState.PENDING, limit=1)):
             break
     await store.close()
     print(*ids)

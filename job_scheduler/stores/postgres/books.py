@@ -44,6 +44,7 @@ class Book:
         "generation",
         "id",
         "last_run",
+        "last_run_at",
         "next_at",
         "paused",
         "row",
@@ -61,13 +62,18 @@ class Book:
         self.completed = row["completed"]
         self.failed = row["failed"]
         self.cancelled = row["cancelled"]
-        self.last_run: str | None = None
-        """Another run that was started."""
+        self.last_run: str | None = row["last_run"]
+        self.last_run_at: datetime | None = row["last_run_at"]
         self.freed = False
         """Whether a run of it has ended that was admitted."""
 
     def schedule(self) -> Schedule:
         return schedule_of_row(self.row[1:8])
+
+    def started(self, run_id: str, at: datetime | None) -> None:
+        """One of its runs has started then, perhaps before others that are noted."""
+        if self.last_run_at is None or (at is not None and at >= self.last_run_at):
+            self.last_run, self.last_run_at = run_id, at
 
     def count(self, state: RunState) -> None:
         """One of its runs has ended."""
@@ -116,6 +122,7 @@ async def write_books(connection: Any, books: Iterable[Book]) -> Released:
         [book.failed for book in changed],
         [book.cancelled for book in changed],
         [book.last_run for book in changed],
+        [book.last_run_at for book in changed],
     )
     return await admit(connection, [book for book in changed if book.freed])
 
@@ -175,7 +182,7 @@ def _settled(end: Finish, row: Any, books: dict[str, Book], released: Released) 
     book = books.get(row["schedule_id"]) if row["admitted"] else None
     if book is None:
         return Finished(is_back, 0)
-    book.last_run = end.claim.run_id
+    book.started(end.claim.run_id, row["started_at"])
     if not is_back:
         book.count(state)
     if not row["beside"]:

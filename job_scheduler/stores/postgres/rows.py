@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from job_scheduler.log import tell
 from job_scheduler.run import RunError, RunState
 from job_scheduler.stores import rows
-from job_scheduler.stores.base import Claim, RunRecord, ScheduleRecord
+from job_scheduler.stores.base import Claim, Outcome, RunRecord, ScheduleRecord
 from job_scheduler.stores.payload import decode, encode
 
 if TYPE_CHECKING:
@@ -248,4 +248,17 @@ def schedule_record(row: Any, schedule: Schedule, last_run: RunRecord | None) ->
         row["missed"],
         rows.gaps_of(row["gaps"]),
         last_run,
+        row["number"],
+        row["last_run_at"],
+    )
+
+
+def outcome(row: Any) -> Outcome:
+    """What became of a run, in short."""
+    return Outcome(
+        row["job_id"],
+        RunState(row["status"]),
+        aware(row["execution_time"]),
+        row["started_at"],
+        row["ended_at"],
     )

@@ -55,8 +55,11 @@ ALTER TABLE scheduled_jobs
 UPDATE scheduled_jobs SET ended_at = coalesce(last_heartbeat, created_at, now())
     WHERE status IN ('completed', 'failed', 'cancelled') AND ended_at IS NULL;
 UPDATE scheduled_jobs SET priority = 5 WHERE priority IS NULL;
+UPDATE scheduled_jobs SET created_at = execution_time WHERE created_at IS NULL;
 -- Room on each page for the heartbeats; dead rows are taken away before there are many.
-ALTER TABLE scheduled_jobs ALTER COLUMN priority SET NOT NULL;
+ALTER TABLE scheduled_jobs
+    ALTER COLUMN priority SET NOT NULL,
+    ALTER COLUMN created_at SET NOT NULL;
 ALTER TABLE scheduled_jobs SET (
     fillfactor = 70,
     autovacuum_vacuum_scale_factor = 0.01,
@@ -72,8 +75,7 @@ CREATE INDEX IF NOT EXISTS scheduled_jobs_running ON scheduled_jobs (job_id)
     WHERE status = 'running' AND NOT held;
 CREATE INDEX IF NOT EXISTS scheduled_jobs_ended ON scheduled_jobs (ended_at)
     WHERE status IN ('completed', 'failed', 'cancelled');
-CREATE INDEX IF NOT EXISTS scheduled_jobs_failed
-    ON scheduled_jobs (created_at DESC NULLS LAST) WHERE status = 'failed';
+CREATE INDEX IF NOT EXISTS scheduled_jobs_listed ON scheduled_jobs (status, created_at);
 CREATE INDEX IF NOT EXISTS scheduled_jobs_active ON scheduled_jobs (schedule_id)
     WHERE schedule_id IS NOT NULL AND status IN ('pending', 'running');
 CREATE INDEX IF NOT EXISTS scheduled_jobs_of_schedule ON scheduled_jobs (schedule_id, created_at)
@@ -87,6 +89,7 @@ CREATE TABLE IF NOT EXISTS schedules (
     timezone TEXT,
     policies JSONB NOT NULL DEFAULT '{}',
     generation BIGINT NOT NULL DEFAULT 0,
+    label TEXT NOT NULL DEFAULT '',
     next_at TIMESTAMPTZ,
     last_at TIMESTAMPTZ,
     paused BOOLEAN NOT NULL DEFAULT false,
@@ -96,7 +99,8 @@ CREATE TABLE IF NOT EXISTS schedules (
     cancelled BIGINT NOT NULL DEFAULT 0,
     missed BIGINT NOT NULL DEFAULT 0,
     gaps JSONB NOT NULL DEFAULT '[]',
-    last_run TEXT
+    last_run TEXT,
+    last_run_at TIMESTAMPTZ
 );
 CREATE INDEX IF NOT EXISTS schedules_due ON schedules (next_at) WHERE NOT paused
 
@@ -245,7 +249,8 @@ FROM unnest(
     held
 )
 WHERE r.job_id = e.id AND r.token = e.token AND r.worker_id = e.worker AND r.status = 'running'
-RETURNING r.job_id, r.status, r.schedule_id, r.beside, r.admitted, r.priority, r.execution_time
+RETURNING r.job_id, r.status, r.schedule_id, r.beside, r.admitted, r.priority, r.execution_time,
+    r.started_at
 
 -- name: renew
 WITH clock AS MATERIALIZED (
@@ -350,7 +355,7 @@ ORDER BY r.job_id FOR UPDATE
 -- name: lock_schedules
 SELECT d.id, d.schedule_id, d.job_name, d.task_data::text, d.trigger, d.timezone,
     d.policies::text, d.generation, d.next_at, d.paused, d.failures, d.completed, d.failed,
-    d.cancelled, d.missed, d.gaps::text, d.last_run
+    d.cancelled, d.missed, d.gaps::text, d.last_run, d.last_run_at
 FROM schedules AS d WHERE d.schedule_id = ANY ($1::text[]) ORDER BY d.id FOR UPDATE
 
 -- name: admitted
@@ -379,17 +384,11 @@ RETURNING r.priority, r.execution_time
 -- name: update_books
 UPDATE schedules AS d SET
     next_at = e.next_at, failures = e.failures, completed = e.completed, failed = e.failed,
-    cancelled = e.cancelled,
-    last_run = CASE
-        WHEN (SELECT p.started_at FROM scheduled_jobs AS p WHERE p.job_id = d.last_run)
-            > (SELECT n.started_at FROM scheduled_jobs AS n WHERE n.job_id = e.last_run)
-        THEN d.last_run
-        ELSE coalesce(e.last_run, d.last_run)
-    END
+    cancelled = e.cancelled, last_run = e.last_run, last_run_at = e.last_run_at
 FROM unnest(
     $1::bigint[], $2::timestamptz[], $3::int[], $4::bigint[], $5::bigint[], $6::bigint[],
-    $7::text[]
-) AS e (id, next_at, failures, completed, failed, cancelled, last_run)
+    $7::text[], $8::timestamptz[]
+) AS e (id, next_at, failures, completed, failed, cancelled, last_run, last_run_at)
 WHERE d.id = e.id
 
 -- name: move_on
@@ -401,17 +400,20 @@ FROM unnest(
 WHERE d.id = e.id
 
 -- name: add_schedule
+-- One that is there already is looked for first, so that it costs no number.
 INSERT INTO schedules (
-    schedule_id, job_name, task_data, trigger, timezone, policies, generation, next_at
+    schedule_id, job_name, task_data, trigger, timezone, policies, generation, label, next_at
 )
-VALUES ($1, $2, $3::text::jsonb, $4, $5, $6::text::jsonb, $7, $8)
+SELECT $1::text, $2::text, $3::text::jsonb, $4::text, $5::text, $6::text::jsonb, $7::bigint,
+    $8::text, $9::timestamptz
+WHERE NOT EXISTS (SELECT FROM schedules AS d WHERE d.schedule_id = $1)
 ON CONFLICT (schedule_id) DO NOTHING
 RETURNING id
 
 -- name: change_schedule
 UPDATE schedules SET
     job_name = $2, task_data = $3::text::jsonb, trigger = $4, timezone = $5,
-    policies = $6::text::jsonb, generation = $7, next_at = $8
+    policies = $6::text::jsonb, generation = $7, label = $8, next_at = $9
 WHERE schedule_id = $1
 RETURNING paused
 
@@ -461,11 +463,12 @@ ORDER BY d.next_at, d.id
 LIMIT $2
 
 -- name: schedules
--- {which} is empty, or a condition.
+-- {which} is conditions, and perhaps a limit.
 SELECT d.schedule_id, d.job_name, d.task_data::text, d.trigger, d.timezone, d.policies::text,
     d.generation, d.next_at, d.paused, c.active, c.running, d.failures, d.completed, d.failed,
-    d.cancelled, d.missed, d.gaps::text, l.job_id AS last_run
-FROM schedules AS d
+    d.cancelled, d.missed, d.gaps::text, d.id AS number, l.job_id AS last_run,
+    greatest(d.last_run_at, l.started_at) AS last_run_at
+FROM (SELECT * FROM schedules AS s WHERE {which}) AS d
 LEFT JOIN LATERAL (
     SELECT count(*) FILTER (WHERE r.admitted OR r.status = 'pending') AS active,
         count(*) FILTER (WHERE r.admitted AND r.status = 'running') AS running
@@ -473,7 +476,7 @@ LEFT JOIN LATERAL (
     WHERE r.schedule_id = d.schedule_id AND r.status IN ('pending', 'running') AND NOT r.beside
 ) AS c ON true
 LEFT JOIN LATERAL (
-    SELECT r.job_id FROM scheduled_jobs AS r
+    SELECT r.job_id, r.started_at FROM scheduled_jobs AS r
     WHERE r.job_id IN (d.last_run, (
         SELECT g.job_id FROM scheduled_jobs AS g
         WHERE g.schedule_id = d.schedule_id AND g.status IN ('pending', 'running')
@@ -482,37 +485,47 @@ LEFT JOIN LATERAL (
     ))
     ORDER BY r.started_at DESC NULLS LAST LIMIT 1
 ) AS l ON true
-{which}
 ORDER BY d.id
 
--- name: this_schedule
-WHERE d.schedule_id = $1
-
--- name: runs
--- {which} is a condition, and perhaps an order.
+-- name: these_runs
 SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_time, r.started_at,
     r.ended_at, r.ending::text, r.result::text, r.task_data::text, r.created_at, r.priority,
     coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
     r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message
 FROM scheduled_jobs AS r
 WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
-    AND {which}
-
--- name: these_runs
-r.job_id = ANY ($1::text[])
+    AND r.job_id = ANY ($1::text[])
 
 -- name: newest_runs
-($1::text IS NULL OR r.status = $1) ORDER BY r.created_at DESC NULLS LAST LIMIT $2
+-- Of each state the newest, and of them all the newest; {which} is conditions.
+SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_time, r.started_at,
+    r.ended_at, r.ending::text, r.result::text, r.task_data::text, r.created_at, r.priority,
+    coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
+    r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message
+FROM unnest($1::text[]) AS s (status), LATERAL (
+    SELECT * FROM scheduled_jobs AS n WHERE n.status = s.status{which}
+    ORDER BY n.created_at DESC, n.job_id DESC LIMIT $2
+) AS r
+ORDER BY r.created_at DESC, r.job_id DESC
+LIMIT $2
 
--- name: newest_running
-r.status = 'running' AND NOT r.held ORDER BY r.created_at DESC NULLS LAST LIMIT $1
+-- name: outcomes
+SELECT g.schedule_id, r.job_id, r.status, r.execution_time, r.started_at, r.ended_at
+FROM unnest($1::text[]) AS g (schedule_id), LATERAL (
+    SELECT n.job_id, n.status, n.execution_time, n.started_at, n.ended_at, n.created_at
+    FROM scheduled_jobs AS n WHERE n.schedule_id = g.schedule_id AND n.status IS NOT NULL
+    ORDER BY n.created_at DESC, n.job_id DESC LIMIT $2
+) AS r
+ORDER BY r.created_at DESC, r.job_id DESC
 
--- name: newest_failed
-r.status = 'failed' ORDER BY r.created_at DESC NULLS LAST LIMIT $1
-
--- name: newest_runs_of_schedule
-r.schedule_id = $3 AND ($1::text IS NULL OR r.status = $1)
-ORDER BY r.created_at DESC NULLS LAST LIMIT $2
+-- name: counts
+SELECT d.number AS due, d.oldest AS oldest_due, (
+    SELECT count(*) FROM scheduled_jobs AS r WHERE r.status = 'running' AND NOT r.held
+) AS running
+FROM (
+    SELECT count(*) AS number, min(r.execution_time) AS oldest FROM scheduled_jobs AS r
+    WHERE r.status = 'pending' AND NOT r.held AND r.execution_time <= $1
+) AS d
 
 -- name: cancel
 UPDATE scheduled_jobs SET status = 'cancelled', ended_at = $2

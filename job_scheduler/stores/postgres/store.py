@@ -17,15 +17,19 @@ from job_scheduler.log import tell
 from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.stores import rows
 from job_scheduler.stores.base import (
+    ALL_SCHEDULES,
     LEASE_LOST,
+    NEWEST_RUNS,
     Again,
     Claim,
+    Counts,
     Due,
     Finish,
     Finished,
     Hold,
     Renewal,
     Rescued,
+    ScheduleQuery,
     Worker,
 )
 from job_scheduler.stores.postgres.books import (
@@ -39,12 +43,14 @@ from job_scheduler.stores.postgres.books import (
 from job_scheduler.stores.postgres.exchange import MOST, Exchange
 from job_scheduler.stores.postgres.hints import Announcer, Listener
 from job_scheduler.stores.postgres.link import Link, RefusedError
+from job_scheduler.stores.postgres.lists import runs_asked, schedules_asked
 from job_scheduler.stores.postgres.queue import Entry
 from job_scheduler.stores.postgres.rows import (
     MIGRATIONS,
     aware,
     bare_claim,
     claim_of,
+    outcome,
     readable_schedules,
     run_record,
     schedule_record,
@@ -60,7 +66,9 @@ if TYPE_CHECKING:
     from job_scheduler.stores.base import (
         Advance,
         NewRun,
+        Outcome,
         Retention,
+        RunQuery,
         RunRecord,
         ScheduleRecord,
     )
@@ -194,17 +202,16 @@ class PostgresStore:
 
     # Schedules
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> bool:
-        definition = rows.definition_of(schedule)
-        added = await self._link.fetch(statements()["add_schedule"], *definition, next_at)
+    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
+        values = (*rows.definition_of(schedule), rows.folded(schedule.label), next_at)
+        added = await self._link.fetch(statements()["add_schedule"], *values)
         self._expect_schedule(next_at)
-        return bool(added)
+        return int(added[0]["id"]) if added else None
 
     async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
-        definition = rows.definition_of(schedule)
+        values = (*rows.definition_of(schedule), rows.folded(schedule.label), next_at)
 
         async def work(connection: Any) -> Released | None:
-            values = (*definition, next_at)
             if not await connection.fetch(statements()["change_schedule"], *values):
                 return None
             books = await open_books(connection, [schedule.id])
@@ -256,18 +263,14 @@ class PostgresStore:
         return released is not None
 
     async def schedule(self, schedule_id: str) -> ScheduleRecord | None:
-        found = await self._link.fetch(statement("schedules", which="this_schedule"), schedule_id)
-        records = await self._schedule_records(found)
+        records = await self.schedules(ScheduleQuery(ids=(schedule_id,)))
         return records[0] if records else None
 
-    async def schedules(self) -> list[ScheduleRecord]:
-        return await self._schedule_records(
-            await self._link.fetch(statement("schedules", which=""))
-        )
-
-    async def _schedule_records(self, found: list[Any]) -> list[ScheduleRecord]:
+    async def schedules(self, query: ScheduleQuery = ALL_SCHEDULES) -> list[ScheduleRecord]:
+        asked, values = schedules_asked(query)
+        found = await self._link.fetch(asked, *values)
         ids = [row["last_run"] for row in found if row["last_run"] is not None]
-        last = {run.id: run for run in await self._runs("these_runs", ids)} if ids else {}
+        last = {run.id: run for run in await self._these_runs(ids)} if ids else {}
         return [
             schedule_record(row, schedule, last.get(row["last_run"]))
             for row, schedule in readable_schedules(found)
@@ -520,21 +523,25 @@ class PostgresStore:
     # What there is
 
     async def run(self, run_id: str) -> RunRecord | None:
-        found = await self._runs("these_runs", [run_id])
+        found = await self._these_runs([run_id])
         return found[0] if found else None
 
-    async def runs(
-        self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
-    ) -> list[RunRecord]:
-        if schedule_id is not None:
-            return await self._runs("newest_runs_of_schedule", state, limit, schedule_id)
-        if state in (RunState.RUNNING, RunState.FAILED):  # they have an index
-            return await self._runs(f"newest_{state}", limit)
-        return await self._runs("newest_runs", state, limit)
+    async def _these_runs(self, ids: list[str]) -> list[RunRecord]:
+        return [run_record(row) for row in await self._link.fetch(statements()["these_runs"], ids)]
 
-    async def _runs(self, which: str, *values: Any) -> list[RunRecord]:
-        found = await self._link.fetch(statement("runs", which=which), *values)
-        return [run_record(row) for row in found]
+    async def runs(self, query: RunQuery = NEWEST_RUNS) -> list[RunRecord]:
+        asked, values = runs_asked(query)
+        return [run_record(row) for row in await self._link.fetch(asked, *values)]
+
+    async def outcomes(self, schedule_ids: Sequence[str], most: int) -> dict[str, list[Outcome]]:
+        found: dict[str, list[Outcome]] = {schedule_id: [] for schedule_id in schedule_ids}
+        for row in await self._link.fetch(statements()["outcomes"], list(found), most):
+            found[row["schedule_id"]].append(outcome(row))
+        return found
+
+    async def counts(self, now: datetime) -> Counts:
+        [found] = await self._link.fetch(statements()["counts"], now)
+        return Counts(*found)
 
     async def waiting_for_others(self, worker: Worker) -> dict[str, int]:
         if worker.jobs is None:

@@ -31,24 +31,31 @@ if TYPE_CHECKING:
 
 _INSERT: Final = """
     INSERT INTO schedules (
-        schedule_id, job_name, task_data, trigger, timezone, policies, generation, next_at
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (schedule_id) DO NOTHING"""
+        schedule_id, job_name, task_data, trigger, timezone, policies, generation, label, next_at
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _CHANGE: Final = """
     UPDATE schedules SET job_name = ?, task_data = ?, trigger = ?, timezone = ?, policies = ?,
-        generation = ?, next_at = ?
+        generation = ?, label = ?, next_at = ?
     WHERE schedule_id = ?"""
 
 
-def add(db: sqlite3.Connection, definition: rows.Definition, next_at: datetime | None) -> bool:
-    """Keep a new schedule."""
-    return db.execute(_INSERT, (*definition, _micros(next_at))).rowcount == 1
+def add(
+    db: sqlite3.Connection, definition: rows.Definition, label: str, next_at: datetime | None
+) -> int | None:
+    """Keep a new schedule; tells its number, which none has that is not kept."""
+    there = "SELECT id FROM schedules WHERE schedule_id = ?"
+    if db.execute(there, (definition.schedule_id,)).fetchone() is not None:
+        return None
+    return db.execute(_INSERT, (*definition, label, _micros(next_at))).lastrowid
 
 
-def change(db: sqlite3.Connection, definition: rows.Definition, next_at: datetime | None) -> bool:
+def change(
+    db: sqlite3.Connection, definition: rows.Definition, label: str, next_at: datetime | None
+) -> bool:
     """Put another definition in place of one."""
     schedule_id, *rest = definition
-    if not db.execute(_CHANGE, (*rest, _micros(next_at), schedule_id)).rowcount:
+    if not db.execute(_CHANGE, (*rest, label, _micros(next_at), schedule_id)).rowcount:
         return False
     planned = planned_of(db, schedule_id)
     assert planned is not None
@@ -153,6 +160,22 @@ def admission(db: sqlite3.Connection, planned: Planned | None, beside: bool) -> 
         return True, False
     admitted = _room(db, planned) > 0
     return admitted, bool(planned.paused) or not admitted
+
+
+def has_started(db: sqlite3.Connection, number: int, run_id: str, at: int) -> None:
+    """Note which of a schedule's runs was started last."""
+    db.execute(
+        "UPDATE schedules SET last_run = ?, last_run_at = ? WHERE id = ?", (run_id, at, number)
+    )
+
+
+def had_started(db: sqlite3.Connection, number: int, run_id: str, at: int | None) -> None:
+    """Note when it has really started, which is known once it has ended."""
+    if at is not None:
+        db.execute(
+            "UPDATE schedules SET last_run_at = ? WHERE id = ? AND last_run = ?",
+            (at, number, run_id),
+        )
 
 
 def has_ended(
@@ -269,7 +292,7 @@ def insert(
 
 _RECORDS: Final = """
     SELECT schedule_id, job_name, task_data, trigger, timezone, policies, generation, next_at,
-        paused, failures, completed, failed, cancelled, missed, gaps, last_run,
+        paused, failures, completed, failed, cancelled, missed, gaps, last_run, id, last_run_at,
         (SELECT count(*) FROM scheduled_jobs
          WHERE schedule_number = schedules.id AND beside = 0),
         (SELECT count(*) FROM scheduled_jobs
@@ -278,7 +301,7 @@ _RECORDS: Final = """
 
 
 def schedule_records(
-    db: sqlite3.Connection, which: str = "ORDER BY id", values: tuple[Any, ...] = ()
+    db: sqlite3.Connection, which: str, values: Sequence[Any]
 ) -> list[ScheduleRecord]:
     """The schedules that the rest of the statement selects."""
     return [_schedule_record(db, row) for row in db.execute(_RECORDS + which, values).fetchall()]
@@ -290,8 +313,8 @@ def _schedule_record(db: sqlite3.Connection, row: Any) -> ScheduleRecord:
         rows.schedule_of(rows.Definition(*row[:7])),
         instant_or_none(row[7]),
         bool(row[8]),
-        row[16],
-        row[17],
+        row[18],
+        row[19],
         failures=row[9],
         completed=row[10],
         failed=row[11],
@@ -299,6 +322,8 @@ def _schedule_record(db: sqlite3.Connection, row: Any) -> ScheduleRecord:
         missed=row[13],
         gaps=rows.gaps_of(row[14]),
         last_run=last_run[0] if last_run else None,
+        number=row[16],
+        last_run_at=instant_or_none(row[17]),
     )
 
 

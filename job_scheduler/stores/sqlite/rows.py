@@ -14,6 +14,7 @@ from job_scheduler.stores.payload import decode
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Sequence
 
     from job_scheduler.schedule import Schedule
 
@@ -157,7 +158,7 @@ _RECORD: Final = """
     FROM scheduled_jobs """
 
 
-def records(db: sqlite3.Connection, which: str, values: tuple[Any, ...]) -> list[RunRecord]:
+def records(db: sqlite3.Connection, which: str, values: Sequence[Any]) -> list[RunRecord]:
     """The runs that the rest of the statement selects."""
     return [_record(row) for row in db.execute(_RECORD + which, values)]
 

@@ -16,7 +16,13 @@ from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution
 from job_scheduler.stores import rows
 from job_scheduler.stores.base import LEASE_LOST, Again, Claim, Finished, Hold, Renewal, Rescued
-from job_scheduler.stores.sqlite.plans import has_ended, insert, plan_from_end
+from job_scheduler.stores.sqlite.plans import (
+    had_started,
+    has_ended,
+    has_started,
+    insert,
+    plan_from_end,
+)
 from job_scheduler.stores.sqlite.rows import (
     COLUMNS,
     Planned,
@@ -197,7 +203,7 @@ def claim(
         which = (priority, at) if known is None else (priority, at, known)
         found = db.execute(statement, (*written, *which, limit - len(claims))).fetchall()
         for row in sorted(found, key=_BY_AGE):
-            claims += _read_claim(db, Taken(*row), worker, lease.heartbeat)
+            claims += _read_claim(db, Taken(*row), worker, at, lease.heartbeat)
         if len(claims) >= limit:
             break
     return claims
@@ -206,11 +212,13 @@ def claim(
 _BY_AGE: Final = itemgetter(Taken._fields.index("execution_time"), Taken._fields.index("rowid"))
 
 
-def _read_claim(db: sqlite3.Connection, row: Taken, worker: Worker, now: int) -> list[Claim]:
+def _read_claim(
+    db: sqlite3.Connection, row: Taken, worker: Worker, at: int, now: int
+) -> list[Claim]:
     """The claim of a row; none, and a failed run, if it was made by hand and cannot be read."""
     planned = planned_by_number(db, row.schedule_number)
     if planned is not None:
-        db.execute("UPDATE schedules SET last_run = ? WHERE id = ?", (row.job_id, planned.number))
+        has_started(db, planned.number, row.job_id, at)
     try:
         return [claim_of(row, worker.id, None if planned is None else planned.schedule)]
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -325,6 +333,8 @@ def _finish(db: sqlite3.Connection, end: Finish, now: int) -> Finished | None:
     planned = planned_by_number(db, row.schedule_number)
     is_back = again is not None and not row.is_orphan
     failures = 0 if planned is None else planned.failures
+    if planned is not None:
+        had_started(db, planned.number, row.job_id, row.started_at)
     if again is not None and is_back:
         _put_back(db, row, planned, again, ending)
     else:

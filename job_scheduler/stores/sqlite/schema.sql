@@ -6,6 +6,7 @@ CREATE TABLE meta (
     value
 ) WITHOUT ROWID;
 
+-- label: the name, or the id, as a text is looked for in it.
 CREATE TABLE schedules (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     schedule_id TEXT NOT NULL UNIQUE,
@@ -15,6 +16,7 @@ CREATE TABLE schedules (
     timezone TEXT,
     policies TEXT NOT NULL DEFAULT '{}',
     generation INTEGER NOT NULL DEFAULT 0,
+    label TEXT NOT NULL DEFAULT '',
     next_at INTEGER,
     last_at INTEGER,
     paused INTEGER NOT NULL DEFAULT 0,
@@ -24,7 +26,8 @@ CREATE TABLE schedules (
     cancelled INTEGER NOT NULL DEFAULT 0,
     missed INTEGER NOT NULL DEFAULT 0,
     gaps TEXT,
-    last_run TEXT
+    last_run TEXT,
+    last_run_at INTEGER
 );
 
 CREATE INDEX schedules_due ON schedules (next_at) WHERE NOT paused AND next_at IS NOT NULL;

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from job_scheduler import instants
 from job_scheduler.errors import InvalidOptionError
 from job_scheduler.stores import rows
+from job_scheduler.stores.base import ALL_SCHEDULES, NEWEST_RUNS
 from job_scheduler.stores.payload import encode
 from job_scheduler.stores.sqlite import lists, plans
 from job_scheduler.stores.sqlite import runs as run_steps
@@ -35,15 +36,19 @@ if TYPE_CHECKING:
     from job_scheduler.stores.base import (
         Advance,
         Claim,
+        Counts,
         Due,
         Finish,
         Finished,
         Hold,
         NewRun,
+        Outcome,
         Renewal,
         Rescued,
         Retention,
+        RunQuery,
         RunRecord,
+        ScheduleQuery,
         ScheduleRecord,
         Worker,
     )
@@ -173,13 +178,15 @@ class SqliteStore:
 
     # Schedules
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> bool:
-        definition = rows.definition_of(schedule)
-        return await self._write(lambda db: plans.add(db, definition, next_at), tells=True)
+    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
+        definition, label = rows.definition_of(schedule), rows.folded(schedule.label)
+        return await self._write(lambda db: plans.add(db, definition, label, next_at), tells=True)
 
     async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
-        definition = rows.definition_of(schedule)
-        return await self._write(lambda db: plans.change(db, definition, next_at), tells=True)
+        definition, label = rows.definition_of(schedule), rows.folded(schedule.label)
+        return await self._write(
+            lambda db: plans.change(db, definition, label, next_at), tells=True
+        )
 
     async def remove(self, schedule_id: str) -> list[str] | None:
         now = self._now()
@@ -197,8 +204,9 @@ class SqliteStore:
         )
         return found[0] if found else None
 
-    async def schedules(self) -> list[ScheduleRecord]:
-        return await self._read(plans.schedule_records)
+    async def schedules(self, query: ScheduleQuery = ALL_SCHEDULES) -> list[ScheduleRecord]:
+        which, values = lists.listed_schedules(query)
+        return await self._read(lambda db: plans.schedule_records(db, which, values))
 
     async def due(self, now: datetime, limit: int) -> list[Due]:
         return await self._read(lambda db: plans.due(db, now, limit))
@@ -285,11 +293,15 @@ class SqliteStore:
         found = await self._read(lambda db: records(db, "WHERE job_id = ?", (run_id,)))
         return found[0] if found else None
 
-    async def runs(
-        self, schedule_id: str | None = None, limit: int = 100, state: RunState | None = None
-    ) -> list[RunRecord]:
-        which, values = lists.listed(schedule_id, state)
-        return await self._read(lambda db: records(db, which, (*values, limit)))
+    async def runs(self, query: RunQuery = NEWEST_RUNS) -> list[RunRecord]:
+        which, values = lists.listed_runs(query)
+        return await self._read(lambda db: records(db, which, values))
+
+    async def outcomes(self, schedule_ids: Sequence[str], most: int) -> dict[str, list[Outcome]]:
+        return await self._read(lambda db: lists.outcomes(db, schedule_ids, most))
+
+    async def counts(self, now: datetime) -> Counts:
+        return await self._read(lambda db: lists.counts(db, now))
 
     async def waiting_for_others(self, worker: Worker) -> dict[str, int]:
         if worker.jobs is None:

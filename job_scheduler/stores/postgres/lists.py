@@ -1,0 +1,52 @@
+"""What a question selects in PostgreSQL: the conditions of it, with their values."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from job_scheduler.run import RunState
+from job_scheduler.stores import rows
+from job_scheduler.stores.postgres.rows import statements
+
+if TYPE_CHECKING:
+    from job_scheduler.stores.base import RunQuery, ScheduleQuery
+
+
+def schedules_asked(query: ScheduleQuery) -> tuple[str, list[Any]]:
+    """The statement that lists schedules, and its values."""
+    values: list[Any] = [query.after, query.limit]
+    conditions = "s.id > $1"
+    for condition, value in (
+        (" AND s.id = {}", query.number),
+        (" AND s.schedule_id = ANY ({})", None if query.ids is None else list(query.ids)),
+        (" AND s.job_name = {}", query.job),
+        (" AND s.paused = {}", query.paused),
+        (" AND strpos(s.label, {}) > 0", None if query.text is None else rows.folded(query.text)),
+    ):
+        if value is not None:
+            values.append(value)
+            conditions += condition.format(f"${len(values)}")
+    which = f"{conditions} ORDER BY s.id LIMIT $2"
+    return statements()["schedules"].format(which=which), values
+
+
+def runs_asked(query: RunQuery) -> tuple[str, list[Any]]:
+    """The statement that lists runs, and its values."""
+    states = list(RunState) if query.state is None else [query.state]
+    values: list[Any] = [[state.value for state in states], query.limit]
+    conditions = ""
+    for condition, value in (
+        (" AND n.schedule_id = {}", query.schedule_id),
+        (" AND n.job_name = {}", query.job),
+        (_BEFORE, query.before),
+    ):
+        if value is not None:
+            values.append(value)
+            conditions += condition.format(f"${len(values)}")
+    return statements()["newest_runs"].format(which=conditions), values
+
+
+_BEFORE = """
+    AND n.created_at <= (SELECT b.created_at FROM scheduled_jobs AS b WHERE b.job_id = {0})
+    AND (n.created_at, n.job_id) < (
+        SELECT b.created_at, b.job_id FROM scheduled_jobs AS b WHERE b.job_id = {0})"""

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 class Observer(Protocol):
     """Whoever wants to know what becomes of runs; called by any thread, so it must be quick."""
 
-    def started(self, run_id: str, run: Run) -> None:
+    def started(self, claim: Claim, run: Run) -> None:
         """An attempt has started."""
 
-    def ended(self, run_id: str, run: Run, again: bool) -> None:
+    def ended(self, claim: Claim, run: Run, again: bool) -> None:
         """An attempt has ended, and whether there will be another."""
 
 
@@ -146,7 +146,7 @@ class Going:
         state = run._state
         if state is RunState.RUNNING:
             if self.observer is not None:
-                self.observer.started(attempt.claim.run_id, run)
+                self.observer.started(attempt.claim, run)
         elif state is not RunState.PENDING:
             self.ended.append(attempt)
             self._wake()
@@ -182,7 +182,7 @@ class Going:
             if not again:
                 self.targets.pop(finish.claim.run_id, None)
             if self.observer is not None and attempt.run is not None:
-                self.observer.ended(finish.claim.run_id, attempt.run, again)
+                self.observer.ended(finish.claim, attempt.run, again)
 
 
 def _finish_of(

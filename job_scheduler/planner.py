@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
-    from job_scheduler.stores.base import RunRecord
+    from job_scheduler.stores.base import Claim, RunRecord
     from job_scheduler.target import Place
 
 _MOST_DONE: Final = 1_000
@@ -292,8 +292,9 @@ class Planner(Plans):
             at_once(self._engine.enqueue(NewRun(id=run.id, job=name, **options), target))
             return run
 
-    def started(self, run_id: str, run: Run) -> None:
+    def started(self, claim: Claim, run: Run) -> None:
         """An attempt has started; the engine says so."""
+        run_id = claim.run_id
         if run_id not in self._handles:  # of a schedule: nobody holds a run of it
             return
         with self._lock:
@@ -301,8 +302,9 @@ class Planner(Plans):
             if handle is not None and handle.state is RunState.PENDING:
                 handle._started(run._pid, run._started_at or 0.0)
 
-    def ended(self, run_id: str, run: Run, again: bool) -> None:
+    def ended(self, claim: Claim, run: Run, again: bool) -> None:
         """An attempt has ended; the engine says so."""
+        run_id = claim.run_id
         if run_id not in self._handles:
             return
         with self._lock:

@@ -57,7 +57,7 @@ if TYPE_CHECKING:
     from job_scheduler.executors.loop_thread import LoopThread
     from job_scheduler.job import Job
     from job_scheduler.run import Run
-    from job_scheduler.stores.base import RunRecord, ScheduleRecord, Store
+    from job_scheduler.stores.base import Claim, RunRecord, ScheduleRecord, Store
     from job_scheduler.target import Place, Target
 
     Answer = TypeVar("Answer")
@@ -449,14 +449,14 @@ class StoredPlans(Plans):
                 if not self._ends[run_id]:
                     del self._ends[run_id]
 
-    def started(self, run_id: str, run: Run) -> None:
+    def started(self, claim: Claim, run: Run) -> None:
         """An attempt has started; the engine says so."""
 
-    def ended(self, run_id: str, run: Run, again: bool) -> None:
+    def ended(self, claim: Claim, run: Run, again: bool) -> None:
         """An attempt has ended; the engine says so."""
-        if run_id in self._ends:
+        if claim.run_id in self._ends:
             with self._ends_lock:
-                for each in self._ends.get(run_id, ()):
+                for each in self._ends.get(claim.run_id, ()):
                     each.set()
 
     # The end

@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -29,7 +30,7 @@ from job_scheduler.leases import LeaseKeeper, lease_clock
 from job_scheduler.log import tell
 from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution, Missed, after_set_back, plan
-from job_scheduler.stores.base import Advance, NewRun, Worker
+from job_scheduler.stores.base import Advance, Due, NewRun, Worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
     from job_scheduler.leases import LeaseSettings
     from job_scheduler.run import Run
     from job_scheduler.schedule import Schedule
-    from job_scheduler.stores.base import Claim, Due, Finished, Store
+    from job_scheduler.stores.base import Claim, Finished, ScheduleRecord, Store
     from job_scheduler.target import Place, Target
 
 _AT_ONE_TIME: Final = 64
@@ -332,6 +333,15 @@ class Engine:
         return self._going.attempts()
 
     @property
+    def observer(self) -> Observer | None:
+        """Who is told when runs start and end here."""
+        return self._going.observer
+
+    @observer.setter
+    def observer(self, observer: Observer | None) -> None:
+        self._going.observer = observer
+
+    @property
     def unknown(self) -> dict[str, int]:
         """How many runs are due of jobs that are not known here, when it was last looked."""
         return {} if self._keeper is None else self._keeper.unknown
@@ -378,6 +388,28 @@ class Engine:
                 break
         self._expect(next_at)
         return True
+
+    async def redefine(self, schedule: Schedule) -> bool:
+        """Put another definition in place of the one with its id; False if there is none.
+
+        One that is due at the same instants goes on where it is. Otherwise it is planned anew from
+        now on, after what is due by now was planned as it stood. What is paused stays so.
+        """
+        while (there := await self.store.schedule(schedule.id)) is not None:
+            now, before = self.store.now(), there.schedule
+            if schedule.is_due_like(before):
+                new, next_at = replace(schedule, generation=before.generation), there.next_at
+            elif there.next_at is not None and there.next_at <= now and not there.paused:
+                await self._advance([Due(before, there.next_at, there.active)], now)
+                continue
+            else:
+                generation = max(schedule.generation, before.generation + 1)
+                new = replace(schedule, generation=generation)
+                next_at = new.first_after(_planned_until(there, now))
+            if await self.store.change(new, next_at, there):
+                self._expect(next_at)
+                return True
+        return False
 
     async def remove(self, schedule_id: str) -> list[str] | None:
         """Take a schedule off the plan for good; what runs goes on.
@@ -736,3 +768,11 @@ class Engine:
             said = "schedule %r is paused: %d failed runs in a row"
             tell(logging.WARNING, said, schedule.id, failures)
             await self.store.pause(schedule.id)
+
+
+def _planned_until(record: ScheduleRecord, now: datetime) -> datetime:
+    """Now, or the instant of a schedule that was planned a little ahead of it."""
+    ahead = record.schedule.first_after(now)
+    if ahead is None or ahead > now + 2 * _SOON:  # whatever another worker's clock says
+        return now
+    return ahead if record.next_at is None or record.next_at > ahead else now

@@ -176,6 +176,14 @@ class Schedule:
         """
         return replace(self, generation=other.generation, about=other.about) == other
 
+    def is_due_like(self, other: Schedule) -> bool:
+        """Whether both are due at the same instants, wherever they are."""
+        return (
+            self.trigger == other.trigger
+            and (self.start, self.end, self.jitter) == (other.start, other.end, other.jitter)
+            and self.counts_from_end == other.counts_from_end
+        )
+
     @property
     def label(self) -> str:
         """What it is called by those who list schedules: the name that is about it, or its id."""

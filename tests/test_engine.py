@@ -11,8 +11,8 @@ import pytest
 
 from job_scheduler.errors import LaunchError
 from job_scheduler.retry import RetryPolicy
-from job_scheduler.schedule import Schedule
-from job_scheduler.stores.base import NewRun, RunQuery
+from job_scheduler.schedule import Schedule, plan
+from job_scheduler.stores.base import Advance, NewRun, RunQuery
 from job_scheduler.target import Target
 from job_scheduler.triggers import Cron, Interval, Once, Trigger
 from tests.postgres import emptied
@@ -57,6 +57,104 @@ async def add(simulation, planned, first=None, **job):
 
 async def record(simulation, name):
     return await simulation.store.schedule(name)
+
+
+class TestRedefinition:
+    def test_with_the_same_instants_goes_on_where_it_is(self, simulation):
+        async def story():
+            await add(simulation, every("a", 10), first=3)
+            await asyncio.sleep(15)
+            before = await record(simulation, "a")
+            assert await simulation.engine.redefine(every("a", 10, priority=2, generation=7))
+            after = await record(simulation, "a")
+            assert (after.schedule.priority, after.schedule.generation) == (2, 0)
+            assert (after.next_at, after.number) == (before.next_at, before.number)
+            await asyncio.sleep(20)
+
+        simulation.run(story)
+        assert simulation.starts("a") == [3, 13, 23, 33]
+
+    def test_with_others_is_planned_anew_from_now_on(self, simulation):
+        async def story():
+            await add(simulation, every("a", 10))
+            await asyncio.sleep(25)
+            assert await simulation.engine.redefine(every("a", 7, generation=7))
+            after = await record(simulation, "a")
+            assert after.next_at == START + timedelta(seconds=32)
+            assert after.schedule.generation == 7
+            await asyncio.sleep(10)
+            assert await simulation.engine.redefine(schedule("a", Cron("* * * * *")))
+            assert (await record(simulation, "a")).schedule.generation == 8
+            await asyncio.sleep(50)
+
+        simulation.run(story)
+        assert simulation.starts("a") == [10, 20, 32, 60]
+
+    def test_leaves_a_paused_one_paused(self, simulation):
+        async def story():
+            await add(simulation, every("a", 10))
+            await simulation.engine.pause("a")
+            await asyncio.sleep(15)
+            assert await simulation.engine.redefine(every("a", 10, priority=2))
+            assert await simulation.engine.redefine(every("a", 20))
+            found = await record(simulation, "a")
+            assert (found.paused, found.next_at) == (True, START + timedelta(seconds=35))
+            await asyncio.sleep(10)
+            await simulation.engine.resume("a")
+            await asyncio.sleep(20)
+
+        simulation.run(story)
+        assert simulation.starts("a") == [35]
+
+    def test_of_what_is_not_there(self, simulation):
+        async def story():
+            assert not await simulation.engine.redefine(every("a", 10))
+            assert await record(simulation, "a") is None
+
+        simulation.run(story)
+
+    @pytest.mark.parametrize("by", [every("a", 10, priority=2), schedule("a", Interval(5))])
+    def test_while_another_worker_moves_it_on(self, simulation, by):
+        """He is sooner, with the instant that is due just now; it runs once all the same."""
+        store = simulation.store
+
+        async def story():
+            await add(simulation, every("a", 10))
+            await asyncio.sleep(15)
+            read, moved = store.schedule, []
+
+            async def read_and_move(schedule_id):
+                found = await read(schedule_id)
+                if not moved:
+                    moved.append(found.next_at)
+                    due = await store.due(found.next_at, 1)
+                    decided = plan(due[0].schedule, due[0].instant, 0, due[0].instant)
+                    await store.advance([Advance(due[0], decided)], found.next_at)
+                return found
+
+            simulation.loop.block(4.98)  # a little before the next instant
+            store.schedule = read_and_move
+            assert await simulation.engine.redefine(by)
+            store.schedule = read
+            assert moved == [START + timedelta(seconds=20)]
+            await asyncio.sleep(30)
+
+        simulation.run(story)
+        starts = [round(each) for each in simulation.starts("a")]
+        period = round(by.trigger.period.total_seconds())
+        assert starts == [10, 20, *range(20 + period, 50, period)]
+
+    @pytest.mark.parametrize("by", [every("a", 10, priority=2), schedule("a", Cron("* * * * *"))])
+    def test_of_what_is_overdue_loses_nothing(self, simulation, by):
+        async def story():
+            await add(simulation, every("a", 10))
+            await asyncio.sleep(15)
+            simulation.loop.block(6)  # the loop has not seen that it is due
+            assert await simulation.engine.redefine(by)
+            await asyncio.sleep(3)
+
+        simulation.run(story)
+        assert simulation.starts("a") == [10, 21]
 
 
 class TestTime:
@@ -630,23 +728,25 @@ class TestRaces:
         told = []
 
         class Observer:
-            def started(self, run_id, run): ...
+            def started(self, claim, run):
+                told.append(("started", claim.schedule.id))
 
-            def ended(self, run_id, run, again):
-                told.append(run_id.partition(":")[0])
+            def ended(self, claim, run, again):
+                told.append(("ended", claim.job))
 
         async def broken(_):
             raise OSError("the store is away")
 
         async def story():
-            simulation.engine._going.observer = Observer()
+            observer = simulation.engine.observer = Observer()
+            assert simulation.engine.observer is observer
             await add(simulation, every("a", 10, pause_on_failures=1), fails=lambda _: OSError())
             await add(simulation, every("b", 10))
             simulation.store.pause = broken
             await asyncio.sleep(15)
 
         simulation.run(story)
-        assert sorted(told) == ["a", "b"]
+        assert sorted(told) == [("ended", "a"), ("ended", "b"), ("started", "a"), ("started", "b")]
 
     def test_a_job_that_cancels_all_tasks_does_not_end_the_loop(self, simulation, caplog):
         async def story():

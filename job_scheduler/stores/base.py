@@ -365,8 +365,16 @@ class Store(Protocol):
     async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
         """Keep a new schedule; tells its number, or None if there is one with its id."""
 
-    async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
-        """Put another definition in place of the one with its id; False if there is none."""
+    async def change(
+        self, schedule: Schedule, next_at: datetime | None, seen: ScheduleRecord | None = None
+    ) -> bool:
+        """Put another definition in place of the one with its id; False if there is none.
+
+        Args:
+            schedule: the new definition.
+            next_at: its next instant.
+            seen: False as well unless it is still of this generation, and due at this instant.
+        """
 
     async def remove(self, schedule_id: str) -> list[str] | None:
         """Forget a schedule, and cancel its waiting runs: their ids; None if there is none."""

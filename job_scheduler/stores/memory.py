@@ -113,6 +113,12 @@ class _Planned:
     def active(self) -> int:
         return self.running + len(self.waiting)
 
+    def stands_at(self, seen: ScheduleRecord) -> bool:
+        return (self.schedule.generation, self.next_at) == (
+            seen.schedule.generation,
+            seen.next_at,
+        )
+
     def wait_aside(self, run: _Kept) -> None:
         if self.aside is None:
             self.aside = {}
@@ -313,10 +319,12 @@ class MemoryStore:
             self._plan(planned)
             return planned.number
 
-    async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
+    async def change(
+        self, schedule: Schedule, next_at: datetime | None, seen: ScheduleRecord | None = None
+    ) -> bool:
         with self._lock:
             planned = self._schedules.get(schedule.id)
-            if planned is None:
+            if planned is None or (seen is not None and not planned.stands_at(seen)):
                 return False
             planned.schedule = schedule
             planned.next_at = next_at

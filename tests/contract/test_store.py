@@ -1214,6 +1214,41 @@ class TestRecords:
         run(story())
 
 
+class TestChanges:
+    """Another definition in the place of one."""
+
+    def test_hold_only_where_it_was_seen(self, store, run):
+        async def story():
+            await store.add(schedule(generation=3), at(0))
+            seen = await store.schedule("s")
+            await advance(store, at(0))
+            assert not await store.change(schedule(priority=1), at(20), seen)
+            assert (await store.schedule("s")).next_at == at(10)
+            seen = await store.schedule("s")
+            assert await store.change(schedule(priority=1, generation=4), None, seen)
+            assert not await store.change(schedule(), at(20), seen)
+            seen = await store.schedule("s")
+            assert (seen.schedule.priority, seen.next_at) == (1, None)
+            assert await store.change(schedule(generation=4), at(30), seen)
+            assert (await store.schedule("s")).next_at == at(30)
+            await store.remove("s")
+            assert not await store.change(schedule(), at(20), seen)
+
+        run(story())
+
+    def test_undo_decisions_also_of_the_same_generation(self, store, run):
+        async def story():
+            await store.add(schedule(args=(1,)), at(0))
+            decisions = decide(await store.due(at(0), 1), at(0))
+            assert await store.change(schedule(args=(2,)), at(0), await store.schedule("s"))
+            await store.advance(decisions, at(0))
+            assert await store.claim(at(0), 1, ALICE) == []
+            await advance(store, at(0))
+            assert list((await claim_one(store)).args) == [2]
+
+        run(story())
+
+
 class TestQueries:
     """Pages of lists."""
 

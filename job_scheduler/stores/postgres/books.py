@@ -215,6 +215,7 @@ def _is_as_decided(book: Book, decision: Advance) -> bool:
         book.generation == due.schedule.generation
         and book.next_at == due.instant
         and not book.paused
+        and book.schedule() == due.schedule
     )
 
 

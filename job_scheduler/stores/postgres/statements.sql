@@ -411,10 +411,13 @@ ON CONFLICT (schedule_id) DO NOTHING
 RETURNING id
 
 -- name: change_schedule
+-- With a generation: only if it is still that, and due at the same instant.
 UPDATE schedules SET
     job_name = $2, task_data = $3::text::jsonb, trigger = $4, timezone = $5,
     policies = $6::text::jsonb, generation = $7, label = $8, next_at = $9
-WHERE schedule_id = $1
+WHERE schedule_id = $1 AND (
+    $10::bigint IS NULL OR (generation = $10 AND next_at IS NOT DISTINCT FROM $11::timestamptz)
+)
 RETURNING paused
 
 -- name: pause_schedule

@@ -208,8 +208,11 @@ class PostgresStore:
         self._expect_schedule(next_at)
         return int(added[0]["id"]) if added else None
 
-    async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
-        values = (*rows.definition_of(schedule), rows.folded(schedule.label), next_at)
+    async def change(
+        self, schedule: Schedule, next_at: datetime | None, seen: ScheduleRecord | None = None
+    ) -> bool:
+        where = (None, None) if seen is None else (seen.schedule.generation, seen.next_at)
+        values = (*rows.definition_of(schedule), rows.folded(schedule.label), next_at, *where)
 
         async def work(connection: Any) -> Released | None:
             if not await connection.fetch(statements()["change_schedule"], *values):

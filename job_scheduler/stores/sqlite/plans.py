@@ -51,11 +51,19 @@ def add(
 
 
 def change(
-    db: sqlite3.Connection, definition: rows.Definition, label: str, next_at: datetime | None
+    db: sqlite3.Connection,
+    definition: rows.Definition,
+    label: str,
+    next_at: datetime | None,
+    seen: ScheduleRecord | None,
 ) -> bool:
-    """Put another definition in place of one."""
+    """Put another definition in place of one, unless it is elsewhere than it was seen."""
     schedule_id, *rest = definition
-    if not db.execute(_CHANGE, (*rest, label, _micros(next_at), schedule_id)).rowcount:
+    statement, values = _CHANGE, (*rest, label, _micros(next_at), schedule_id)
+    if seen is not None:
+        statement += " AND generation = ? AND next_at IS ?"
+        values += (seen.schedule.generation, _micros(seen.next_at))
+    if not db.execute(statement, values).rowcount:
         return False
     planned = planned_of(db, schedule_id)
     assert planned is not None

@@ -182,10 +182,12 @@ class SqliteStore:
         definition, label = rows.definition_of(schedule), rows.folded(schedule.label)
         return await self._write(lambda db: plans.add(db, definition, label, next_at), tells=True)
 
-    async def change(self, schedule: Schedule, next_at: datetime | None) -> bool:
+    async def change(
+        self, schedule: Schedule, next_at: datetime | None, seen: ScheduleRecord | None = None
+    ) -> bool:
         definition, label = rows.definition_of(schedule), rows.folded(schedule.label)
         return await self._write(
-            lambda db: plans.change(db, definition, label, next_at), tells=True
+            lambda db: plans.change(db, definition, label, next_at, seen), tells=True
         )
 
     async def remove(self, schedule_id: str) -> list[str] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.run import RunState
 from job_scheduler.stores import rows
@@ -10,6 +10,8 @@ from job_scheduler.stores.postgres.rows import statements
 
 if TYPE_CHECKING:
     from job_scheduler.stores.base import RunQuery, ScheduleQuery
+
+STATES: Final = [state.value for state in RunState]
 
 
 def schedules_asked(query: ScheduleQuery) -> tuple[str, list[Any]]:
@@ -32,9 +34,10 @@ def schedules_asked(query: ScheduleQuery) -> tuple[str, list[Any]]:
 
 def runs_asked(query: RunQuery) -> tuple[str, list[Any]]:
     """The statement that lists runs, and its values."""
-    states = list(RunState) if query.state is None else [query.state]
-    values: list[Any] = [[state.value for state in states], query.limit]
-    conditions = ""
+    states = STATES if query.state is None else [query.state.value]
+    values: list[Any] = [states, query.limit]
+    found = statements()
+    conditions, jobs = "", found["jobs_all"]
     for condition, value in (
         (" AND n.schedule_id = {}", query.schedule_id),
         (" AND n.job_name = {}", query.job),
@@ -43,10 +46,14 @@ def runs_asked(query: RunQuery) -> tuple[str, list[Any]]:
         if value is not None:
             values.append(value)
             conditions += condition.format(f"${len(values)}")
-    return statements()["newest_runs"].format(which=conditions), values
+            if value is query.job:
+                jobs = f"jobs (name) AS (SELECT ${len(values)}::text)"
+    which = "newest_runs" if query.schedule_id is None else "newest_runs_of_schedule"
+    newest = found[which].format(jobs=jobs, which=conditions)
+    return found["runs"].format(newest=newest), values
 
 
-_BEFORE = """
+_BEFORE: Final = """
     AND n.created_at <= (SELECT b.created_at FROM scheduled_jobs AS b WHERE b.job_id = {0})
     AND (n.created_at, n.job_id) < (
         SELECT b.created_at, b.job_id FROM scheduled_jobs AS b WHERE b.job_id = {0})"""

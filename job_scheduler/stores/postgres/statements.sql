@@ -75,11 +75,14 @@ CREATE INDEX IF NOT EXISTS scheduled_jobs_running ON scheduled_jobs (job_id)
     WHERE status = 'running' AND NOT held;
 CREATE INDEX IF NOT EXISTS scheduled_jobs_ended ON scheduled_jobs (ended_at)
     WHERE status IN ('completed', 'failed', 'cancelled');
-CREATE INDEX IF NOT EXISTS scheduled_jobs_listed ON scheduled_jobs (status, created_at);
+CREATE INDEX IF NOT EXISTS scheduled_jobs_listed ON scheduled_jobs (
+    job_name, status, created_at
+) WHERE status <> 'running';
 CREATE INDEX IF NOT EXISTS scheduled_jobs_active ON scheduled_jobs (schedule_id)
     WHERE schedule_id IS NOT NULL AND status IN ('pending', 'running');
-CREATE INDEX IF NOT EXISTS scheduled_jobs_of_schedule ON scheduled_jobs (schedule_id, created_at)
-    WHERE schedule_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS scheduled_jobs_of_schedule ON scheduled_jobs (
+    schedule_id, status, created_at
+) WHERE schedule_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS schedules (
     id BIGINT GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     schedule_id TEXT NOT NULL UNIQUE,
@@ -499,25 +502,71 @@ FROM scheduled_jobs AS r
 WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
     AND r.job_id = ANY ($1::text[])
 
--- name: newest_runs
--- Of each state the newest, and of them all the newest; {which} is conditions.
+-- name: runs
+-- {newest} are the newest runs that were asked for, and perhaps some more.
 SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_time, r.started_at,
     r.ended_at, r.ending::text, r.result::text, r.task_data::text, r.created_at, r.priority,
     coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
     r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message
-FROM unnest($1::text[]) AS s (status), LATERAL (
-    SELECT * FROM scheduled_jobs AS n WHERE n.status = s.status{which}
-    ORDER BY n.created_at DESC, n.job_id DESC LIMIT $2
-) AS r
+FROM scheduled_jobs AS r
+WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
+    AND r.job_id = ANY (ARRAY(
+        SELECT p.job_id FROM ({newest}) AS p ORDER BY p.created_at DESC, p.job_id DESC LIMIT $2
+    ))
 ORDER BY r.created_at DESC, r.job_id DESC
-LIMIT $2
+
+-- name: newest_runs
+-- The index has the runs of each job and state in the order in which they came, but for those that
+-- go on, which are few: so one run costs one entry less. The newest of all are in those groups
+-- whose own newest are; each step from one name to the next costs one look into the index.
+WITH RECURSIVE {jobs}, newest AS (
+    SELECT j.name, s.status, h.created_at, h.job_id
+    FROM jobs AS j, unnest($1::text[]) AS s (status), LATERAL (
+        SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
+        WHERE n.job_name = j.name AND n.status = s.status AND n.status <> 'running'{which}
+        ORDER BY n.created_at DESC LIMIT 1
+    ) AS h
+), parts AS (
+    SELECT g.name, g.status FROM newest AS g
+    ORDER BY g.created_at DESC FETCH FIRST $2 ROWS WITH TIES
+)
+SELECT m.created_at, m.job_id FROM parts AS g, LATERAL (
+    SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
+    WHERE n.job_name = g.name AND n.status = g.status AND n.status <> 'running'{which}
+    ORDER BY n.created_at DESC FETCH FIRST $2 ROWS WITH TIES
+) AS m
+UNION ALL
+SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
+WHERE 'running' = ANY ($1) AND n.status = 'running' AND NOT n.held{which}
+
+-- name: jobs_all
+jobs (name) AS (
+    (SELECT n.job_name FROM scheduled_jobs AS n WHERE n.status <> 'running' ORDER BY n.job_name LIMIT 1)
+    UNION ALL
+    SELECT (
+        SELECT n.job_name FROM scheduled_jobs AS n
+        WHERE n.status <> 'running' AND n.job_name > j.name ORDER BY n.job_name LIMIT 1
+    )
+    FROM jobs AS j WHERE j.name IS NOT NULL
+)
+
+-- name: newest_runs_of_schedule
+SELECT m.created_at, m.job_id FROM unnest($1::text[]) AS s (status), LATERAL (
+    SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
+    WHERE n.status = s.status{which}
+    ORDER BY n.created_at DESC FETCH FIRST $2 ROWS WITH TIES
+) AS m
 
 -- name: outcomes
+-- So many of each state, and of them the newest.
 SELECT g.schedule_id, r.job_id, r.status, r.execution_time, r.started_at, r.ended_at
-FROM unnest($1::text[]) AS g (schedule_id), LATERAL (
-    SELECT n.job_id, n.status, n.execution_time, n.started_at, n.ended_at, n.created_at
-    FROM scheduled_jobs AS n WHERE n.schedule_id = g.schedule_id AND n.status IS NOT NULL
-    ORDER BY n.created_at DESC, n.job_id DESC LIMIT $2
+FROM unnest((SELECT $1::text[])) AS g (schedule_id), LATERAL (
+    SELECT m.* FROM unnest($3::text[]) AS s (status), LATERAL (
+        SELECT n.job_id, n.status, n.execution_time, n.started_at, n.ended_at, n.created_at
+        FROM scheduled_jobs AS n WHERE n.schedule_id = g.schedule_id AND n.status = s.status
+        ORDER BY n.created_at DESC FETCH FIRST $2 ROWS WITH TIES
+    ) AS m
+    ORDER BY m.created_at DESC, m.job_id DESC LIMIT $2
 ) AS r
 ORDER BY r.created_at DESC, r.job_id DESC
 

@@ -43,7 +43,7 @@ from job_scheduler.stores.postgres.books import (
 from job_scheduler.stores.postgres.exchange import MOST, Exchange
 from job_scheduler.stores.postgres.hints import Announcer, Listener
 from job_scheduler.stores.postgres.link import Link, RefusedError
-from job_scheduler.stores.postgres.lists import runs_asked, schedules_asked
+from job_scheduler.stores.postgres.lists import STATES, runs_asked, schedules_asked
 from job_scheduler.stores.postgres.queue import Entry
 from job_scheduler.stores.postgres.rows import (
     MIGRATIONS,
@@ -538,7 +538,7 @@ class PostgresStore:
 
     async def outcomes(self, schedule_ids: Sequence[str], most: int) -> dict[str, list[Outcome]]:
         found: dict[str, list[Outcome]] = {schedule_id: [] for schedule_id in schedule_ids}
-        for row in await self._link.fetch(statements()["outcomes"], list(found), most):
+        for row in await self._link.fetch(statements()["outcomes"], list(found), most, STATES):
             found[row["schedule_id"]].append(outcome(row))
         return found
 

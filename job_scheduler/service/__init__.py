@@ -1,0 +1,1 @@
+"""A service: cron jobs over REST, with a dashboard, in one process."""

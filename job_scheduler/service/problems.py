@@ -186,7 +186,8 @@ def _describe(app: FastAPI) -> None:
 def shorten(text: str, most: int = _LONGEST_VALUE) -> str:
     """A text that can be sent: cut in its middle, without controls and without half characters."""
     if len(text) > most:
-        text = f"{text[: most // 2]}…{text[len(text) - most // 2 + 1 :]}"
+        head = most // 2
+        text = f"{text[:head]}…{text[len(text) - (most - head - 1) :]}"
     return re.sub(r"[\x00-\x1f\x7f\ud800-\udfff]", lambda found: repr(found[0])[1:-1], text)
 
 

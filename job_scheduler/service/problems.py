@@ -93,6 +93,16 @@ class Kind(NamedTuple):
     title: str
     name: str
 
+    def example(self) -> dict[str, Any]:
+        """How it looks, for the document of the API."""
+        return {
+            "type": f"/problems/{self.name}",
+            "title": self.title,
+            "status": self.status,
+            "detail": "what is wrong, in one sentence",
+            "instance": "/jobs",
+        }
+
     def problem(
         self,
         path: str,
@@ -139,12 +149,14 @@ _OF_STATUS: Final = {
                  TOO_LARGE, UNSUPPORTED_TYPE, INVALID_REQUEST, INTERNAL_ERROR, UNAVAILABLE)
 }  # fmt: skip
 
+_SCHEMA: Final = {"$ref": "#/components/schemas/Problem"}
+
 RESPONSES: Final[dict[int | str, dict[str, Any]]] = {
-    status: {
+    kind.status: {
         "description": kind.title,
-        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+        "content": {MEDIA_TYPE: {"schema": _SCHEMA, "example": kind.example()}},
     }
-    for status, kind in _OF_STATUS.items()
+    for kind in _OF_STATUS.values()
 }
 """What a route's ``responses=`` are picked from; :func:`install` adds the schema they name."""
 

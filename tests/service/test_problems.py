@@ -346,6 +346,7 @@ def test_the_schema_of_a_problem_is_in_the_document(app):
             [(media_type, content)] = response["content"].items()
             assert media_type == "application/problem+json"
             assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+            assert problems.Problem(**content["example"]).status == int(status)
     assert "$defs" not in json.dumps(document)
 
 

@@ -376,7 +376,7 @@ def test_web_sockets_are_closed(app):
 
 @pytest.fixture(scope="module")
 def port():
-    config = uvicorn.Config(make_app(), port=0, log_level="warning", server_header=False)
+    config = uvicorn.Config(make_app(), lifespan="on", log_level="warning")
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listening:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

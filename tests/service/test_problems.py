@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+from datetime import datetime
 
 import pytest
 from fastapi import APIRouter, FastAPI, Header, HTTPException, Query
@@ -19,12 +20,18 @@ from tests.service.asking import ask, problem
 SECRET = "password=hunter2"
 
 
+class Retry(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    start: datetime
+
+
 class JobIn(BaseModel):
     model_config = ConfigDict(extra="forbid")
     name: str = Field(min_length=1)
     cron_expression: str
     parameters: dict[str, object] = {}
     max_retries: int | None = Field(default=None, le=100)
+    retry: Retry | None = None
 
     @field_validator("cron_expression")
     @classmethod
@@ -117,6 +124,32 @@ def test_an_unknown_field_tells_the_nearest(app, field, hint, ways):
     assert error["pointer"] == "/" + field.replace("~", "~0").replace("/", "~1")
     assert "there is no such field" in told["detail"]
     assert hint is None or hint in told["detail"]
+
+
+def test_places_within_are_pointed_at(app):
+    body = {**GOOD, "retry": {"start": "yesterday", "nmae": 1}}
+    told = problem(ask(app, "POST", "/jobs", json=body), 422)
+    start, unknown = told["errors"]
+    assert start["pointer"] == "/retry/start"
+    assert start["message"].startswith("input should be a valid datetime")
+    assert unknown["pointer"] == "/retry/nmae"
+    assert unknown["message"] == "there is no such field"
+
+
+def test_an_endpoint_whose_hints_cannot_be_read_gives_no_hint():
+    class Callable:
+        async def __call__(self, limit: int):
+            return limit
+
+    async def unread(limit: int) -> "Nowhere":  # noqa: F821, UP037
+        return limit
+
+    app = make_app()
+    app.add_api_route("/callable", Callable())
+    app.add_api_route("/unread", unread, response_model=None)
+    for path in ("/callable", "/unread"):
+        told = problem(ask(app, "GET", f"{path}?limit=x"), 422)
+        assert told["errors"][0]["parameter"] == "limit"
 
 
 @pytest.mark.parametrize(

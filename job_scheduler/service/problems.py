@@ -11,7 +11,7 @@ import logging
 import re
 from difflib import get_close_matches
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypedDict, get_args, get_type_hints
 from urllib.parse import quote
 
 from fastapi.exception_handlers import http_exception_handler
@@ -84,6 +84,14 @@ class Problem(BaseModel):
     detail: str
     instance: str
     errors: list[Mistake] | None = None
+
+
+class Place(TypedDict, total=False):
+    """Where a mistake is: one of these."""
+
+    pointer: str
+    parameter: str
+    header: str
 
 
 class Kind(NamedTuple):
@@ -240,11 +248,13 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 def _kind_of(status: int) -> Kind:
+    if status in _OF_STATUS:
+        return _OF_STATUS[status]
     try:
-        return _OF_STATUS.get(status) or Kind(status, phrase := HTTPStatus(status).phrase,
-                                              re.sub(r"[^a-z]+", "-", phrase.lower()))  # fmt: skip
+        title = HTTPStatus(status).phrase
     except ValueError:
-        return Kind(status, "Error", "error")
+        title = "Error"
+    return Kind(status, title, re.sub(r"[^a-z]+", "-", title.lower()))
 
 
 def _allowed(request: Request) -> str:
@@ -289,7 +299,13 @@ def _refused(
         return _unknown_job_type(request, error, sorted(job_types()))
     if isinstance(error, (StoreError, QueueFullError, ShutdownError)):
         said = "%s %s was refused: %s"
-        tell(logging.WARNING, said, request.method, shorten(path), error)
+        tell(
+            logging.WARNING,
+            said,
+            request.method,
+            shorten(path),
+            shorten(str(error), _LONGEST_DETAIL),
+        )
         return UNAVAILABLE.problem(path, _unavailable(error), headers=_RETRY_AFTER)
     for kind_of_error in type(error).__mro__:
         if kind_of_error in _REFUSED:
@@ -308,13 +324,13 @@ def _unavailable(error: Exception) -> str:
 
 
 def _unknown_job_type(request: Request, error: Exception, known: list[str]) -> Response:
-    at = "parameter" if "job_type" in request.path_params else "pointer"
-    place = {at: "job_type" if at == "parameter" else "/job_type"}
+    is_in_path = "job_type" in request.path_params
+    place: Place = {"parameter": "job_type"} if is_in_path else {"pointer": "/job_type"}
     detail = str(error)
     if known and not all(repr(name) in detail for name in known):
         detail = f"{detail}; known are {', '.join(known)}"
     mistake = Mistake(
-        **_given(place), code="job_type.unknown", message=shorten(str(error)), known=known or None
+        **place, code="job_type.unknown", message=shorten(str(error)), known=known or None
     )
     return UNKNOWN_JOB_TYPE.problem(request.scope["path"], detail, [mistake])
 
@@ -332,12 +348,12 @@ _CRON_CODES: Final = {
 """What the sentence of a mistake has in it -> its code."""
 
 
-def _cron_mistake(error: InvalidCronError, place: Mapping[str, str]) -> Mistake:
+def _cron_mistake(error: InvalidCronError, place: Place) -> Mistake:
     message = str(error)
     told = message.rpartition("': ")[2] if error.field else message  # not what was asked for
     codes = [code for phrase, code in _CRON_CODES.items() if phrase in told]
     return Mistake(
-        **_given(place),
+        **place,
         code=codes[0] if codes else "cron.unreadable",
         message=shorten(message, _LONGEST_DETAIL),
         field=error.field,
@@ -345,10 +361,6 @@ def _cron_mistake(error: InvalidCronError, place: Mapping[str, str]) -> Mistake:
         value=None if error.value is None else shorten(error.value),
         hint=shorten(message.rpartition("; ")[2]) if "; " in told else None,
     )
-
-
-def _given(place: Mapping[str, str]) -> dict[str, Any]:
-    return dict(place)
 
 
 # What does not fit the model of a request.
@@ -406,7 +418,7 @@ def _mistake(error: Mapping[str, Any], fields: Sequence[str]) -> Mistake:
         message = message[:1].lower() + message[1:]
     value = error.get("input")
     return Mistake(
-        **_given(place),
+        **place,
         code=code,
         message=shorten(message),
         value=shorten(str(value)) if isinstance(value, (str, int, float)) else None,
@@ -414,7 +426,7 @@ def _mistake(error: Mapping[str, Any], fields: Sequence[str]) -> Mistake:
     )
 
 
-def _place(where: Sequence[str | int]) -> dict[str, str]:
+def _place(where: Sequence[str | int]) -> Place:
     """Where it is, from how FastAPI says it: ``("body", "parameters", "to")``."""
     source, *parts = where
     if source == "body":

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from job_scheduler.errors import InvalidOptionError
 from job_scheduler.service.problems import (
     CROSS_ORIGIN,
     TOO_LARGE,
@@ -247,7 +248,9 @@ def same_origin(scope: Scope) -> Response | None:
 
 
 def has_key(key: str) -> Check:
-    """Refuses requests without the key, except to ``/healthz``."""
+    """Refuses requests without the key, except to ``/healthz``; raises ``InvalidOptionError``."""
+    if not key:
+        raise InvalidOptionError("an API key needs characters")  # everybody sends an empty one
     wanted = key.encode()
 
     def check(scope: Scope) -> Response | None:

@@ -1,12 +1,22 @@
-"""Asks an application without a server."""
+"""Asks an application without a server, and reads the problems that it tells."""
 
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 
 import httpx
 
 PROBLEM = "application/problem+json"
+
+
+@dataclass(frozen=True)
+class Given:
+    """Settings."""
+
+    host: str = "127.0.0.1"
+    api_key: str | None = None
+    trusted_hosts: tuple[str, ...] = ()
 
 
 def ask(app, method, path, **options):

@@ -10,8 +10,7 @@ from fastapi import FastAPI
 
 from job_scheduler.service import docs, problems
 from job_scheduler.service.security import SAFE_HEADERS, secured
-from tests.service.asking import ask, problem
-from tests.service.test_security import Given
+from tests.service.asking import Given, ask, problem
 
 
 @pytest.fixture(scope="module")

@@ -7,27 +7,20 @@ import base64
 import http.client
 import socket
 import threading
-from dataclasses import dataclass
 
 import pytest
 import uvicorn
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, StreamingResponse
 
+from job_scheduler.errors import InvalidOptionError
 from job_scheduler.service import problems
 from job_scheduler.service.security import MOST_BODY, SAFE_HEADERS, BodyLimit, secured
 from tests.conftest import eventually
-from tests.service.asking import ask, problem
+from tests.service.asking import Given, ask, problem
 
 KEY = "jsk_Zürich"
 MACHINE = socket.gethostname()
-
-
-@dataclass(frozen=True)
-class Given:
-    host: str = "127.0.0.1"
-    api_key: str | None = None
-    trusted_hosts: tuple[str, ...] = ()
 
 
 def make_app(**settings):
@@ -316,6 +309,11 @@ def test_keys(headers, passes, bound):
         assert told["detail"]
         assert response.headers.get_list("www-authenticate") == ['Bearer realm="job_scheduler"']
     assert ask(app, "GET", "/healthz", headers=headers).status_code == 200
+
+
+def test_an_empty_key_is_refused():
+    with pytest.raises(InvalidOptionError, match="needs characters"):
+        make_app(api_key="")
 
 
 @pytest.mark.parametrize(

@@ -16,16 +16,16 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "job_scheduler"
 
 TIERS = [
-    {"errors", "durations", "instants", "log", "options", "waiting"},
+    {"errors", "durations", "instants", "log", "options", "texts", "waiting"},
     {"job", "registry", "retry", "triggers"},
     {"run", "schedule", "target"},
     {"launcher"},
     {"executors", "stores"},
-    {"attempt", "engine", "engine_log", "going", "known", "leases"},
+    {"attempt", "engine", "engine_log", "finding", "going", "known", "leases"},
     {"dispatch", "planner", "planning", "plans", "stored_plans", "stored_run"},
     {"job_scheduler", "scheduler"},
     {"config"},
-    {"cli", "__main__"},
+    {"cli", "service", "__main__"},
 ]
 
 PUBLIC = {

@@ -12,8 +12,8 @@ import textwrap
 import pytest
 
 from job_scheduler import Job, JobScheduler, Scheduler
-from job_scheduler.cli.worker import find_jobs
-from job_scheduler.errors import JobImportError
+from job_scheduler.errors import DuplicateJobError, JobImportError
+from job_scheduler.finding import find_jobs
 from tests.conftest import ROOT, eventually
 
 JOBS = """
@@ -146,7 +146,7 @@ def test_functions_of_a_module(work, folder, monkeypatch):
         ((), "say which store: --store sqlite:///jobs.db"),
         (("--store", "jobs.db"), "it must be like 'sqlite:///jobs.db'"),
         (("--store", "sqlite:///x/y/jobs.db"), "folder"),
-        (("--store", "sqlite:///jobs.db", "--jobs", "no_such"), "--jobs no_such: cannot be"),
+        (("--store", "sqlite:///jobs.db", "--jobs", "no_such"), "jobs 'no_such': cannot be"),
         (("--store", "sqlite:///jobs.db", "--jobs", "no/such"), "no such folder"),
         (("--store", "sqlite:///jobs.db", "--concurrency", "0"), "max_concurrent_jobs is 0"),
     ],
@@ -164,3 +164,12 @@ def test_a_module_that_fails_is_told(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(JobImportError, match="ZeroDivisionError"):
         find_jobs(["fails_at_import"])
+
+
+def test_one_name_in_two_places_is_told_with_both(tmp_path, monkeypatch):
+    for name in ("first_place", "second_place"):
+        (tmp_path / f"{name}.py").write_text(textwrap.dedent(JOBS))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(DuplicateJobError, match=r"first_place\.py, one in .*second_place\.py"):
+        find_jobs(["first_place", "second_place"])
+    assert find_jobs(["first_place", "first_place"]).keys() == {"Append", "Waits"}

@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
 import os
 import signal
 import sys
-from importlib import import_module
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler.durations import seconds_to_wait
-from job_scheduler.errors import JobImportError, SchedulerError
-from job_scheduler.job import Job
-from job_scheduler.known import job_name
-from job_scheduler.registry import discover
+from job_scheduler.errors import SchedulerError
+from job_scheduler.finding import find_jobs
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
 
     from job_scheduler.scheduler import Scheduler
 
@@ -72,35 +66,6 @@ def work(options: argparse.Namespace) -> int:
     print(f"jobs: {named}", flush=True)
     asyncio.run(_work(options, jobs))
     return 0
-
-
-def find_jobs(places: Iterable[str]) -> dict[str, Any]:
-    """The jobs of folders and modules by their names."""
-    jobs: dict[str, Any] = {}
-    for place in places:
-        if Path(place).is_dir():
-            jobs |= discover(place)
-        elif all(part.isidentifier() for part in place.split(".")):
-            jobs |= _jobs_of_module(place)
-        else:
-            raise JobImportError(f"--jobs {place}: there is no such folder, and no such module")
-    return jobs
-
-
-def _jobs_of_module(name: str) -> dict[str, Any]:
-    try:
-        module = import_module(name)
-    except Exception as error:
-        said = f"--jobs {name}: cannot be imported: {type(error).__name__}: {error}"
-        raise JobImportError(said) from error
-    found = {}
-    for value in vars(module).values():
-        if getattr(value, "__module__", None) != name:
-            continue
-        is_job = isinstance(value, type) and issubclass(value, Job)
-        if is_job or (inspect.isfunction(value) and value.__name__ != "<lambda>"):
-            found[job_name(value)] = value
-    return found
 
 
 async def _work(options: argparse.Namespace, jobs: dict[str, Any]) -> None:

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler.errors import InvalidOptionError
+from job_scheduler.texts import without_password
 
 if TYPE_CHECKING:
     from job_scheduler.stores.base import Store
@@ -54,7 +55,7 @@ def open_store(db_pool: Any = None, store: str | Store | None = None, *, listen:
         return MemoryStore()
     hint = "; the path of a file stands after three slashes" if scheme == "sqlite" else ""
     raise InvalidOptionError(
-        f"store is {_without_password(store)!r}; it must be like {_FORMS}{hint}"
+        f"store is {without_password(store)!r}; it must be like {_FORMS}{hint}"
     )
 
 
@@ -62,11 +63,3 @@ def _postgres(where: Any, listen: bool) -> Store:
     from job_scheduler.stores.postgres import PostgresStore
 
     return PostgresStore(where, listen=listen)
-
-
-def _without_password(address: str) -> str:
-    before, separator, after = address.rpartition("@")
-    if not separator:
-        return address
-    user = before.rpartition(":")[0] if before.count(":") > 1 else before
-    return f"{user}:***@{after}"

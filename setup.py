@@ -27,10 +27,20 @@ BENCH = [
 ]
 YAML = ["pyyaml>=6"]
 POSTGRES = ["asyncpg>=0.29"]
+SERVICE = [
+    "fastapi>=0.135",
+    "fastapi-offline>=1.7",
+    "jinja2>=3.1.6",
+    "prometheus-client>=0.20",
+    "python-dotenv>=1.0",
+    "uvicorn>=0.29",
+]
 TEST = [
     *EXAMPLES,
     *YAML,
     *POSTGRES,
+    *SERVICE,
+    "aiosmtpd>=1.4.6",
     "croniter>=6.0",
     "cronsim>=2.7",
     "hypothesis>=6.100",
@@ -41,6 +51,7 @@ TEST = [
     "pytest-xdist>=3.5",
     "ruff>=0.6",
     "setuptools>=70.1",  # builds the package in a test, without a network
+    "trustme>=1.1",
     "types-PyYAML",
     "tzdata>=2026.1; sys_platform == 'win32'",
 ]
@@ -55,12 +66,21 @@ setup(
     # 3.11 brought asyncio.timeout, StrEnum and datetime.UTC.
     python_requires=">=3.11",
     packages=find_packages(include=["job_scheduler", "job_scheduler.*"]),
-    package_data={"job_scheduler": ["py.typed", "stores/*/*.sql"]},
+    package_data={
+        "job_scheduler": [
+            "py.typed",
+            "stores/*/*.sql",
+            "service/data/*.csv",
+            "service/pages/templates/*",
+            "service/pages/static/*",
+        ]
+    },
     install_requires=["pytimeparse>=1.1.10"],
     entry_points={"console_scripts": ["job-scheduler=job_scheduler.cli.main:main"]},
     extras_require={
         "yaml": YAML,
         "postgres": POSTGRES,
+        "service": SERVICE,
         "examples": EXAMPLES,
         "test": TEST,
         "bench": BENCH,

@@ -1,1 +1,1 @@
-"""A service: cron jobs over REST, with a dashboard, in one process."""
+"""The service: a REST API and a dashboard over a store; see ``job-scheduler serve``."""

@@ -48,6 +48,8 @@ class JobScheduler:
             in them: 0.5 MB each. Default: 8, and fewer while it is quiet.
         initializer: ``"package.module:function"``, called once in the process that the jobs
             are forked from; the place for ``django.setup`` and logging.
+        capture_stdout: whether what jobs print goes the way of their standard error: kept, at the
+            end, in ``Run.stderr``, and passed on to this program's.
         on_parent_exit: ``"finish"`` or ``"terminate"`` the jobs when this program dies.
         wait_at_exit: whether the interpreter's normal exit waits for the jobs, as
             ``multiprocessing`` does; False is right for web workers.
@@ -84,6 +86,7 @@ class JobScheduler:
         grace: float | None = None,
         spares: int | None = None,
         initializer: str | None = None,
+        capture_stdout: bool | None = None,
         on_parent_exit: Literal["finish", "terminate"] | None = None,
         wait_at_exit: bool | None = None,
         eager: bool = False,
@@ -108,6 +111,7 @@ class JobScheduler:
             "grace": grace,
             "spares": spares,
             "initializer": initializer,
+            "capture_stdout": capture_stdout,
             "on_parent_exit": on_parent_exit,
             "wait_at_exit": wait_at_exit,
             "start_method": start_method,

@@ -16,6 +16,7 @@ OPTIONS = (
     "grace",
     "spares",
     "initializer",
+    "capture_stdout",
     "on_parent_exit",
     "wait_at_exit",
     "eager",
@@ -44,6 +45,9 @@ def check_options(options: Mapping[str, Any]) -> None:
         value = options.get(name, least)
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidOptionError(f"{name} is {value!r}; it must be a whole number from {least}")
+    for name in ("capture_stdout", "wait_at_exit", "eager"):
+        if not isinstance(options.get(name, False), bool):
+            raise InvalidOptionError(f"{name} is {options[name]!r}; it must be True or False")
     grace = options.get("grace", 0)
     if isinstance(grace, bool) or not isinstance(grace, (int, float)) or not 0 <= grace < 1e6:
         raise InvalidOptionError(f"grace is {grace!r}; it must be a number of seconds")

@@ -106,8 +106,8 @@ class Scheduler:
         listen: whether to wait for word from PostgreSQL; False behind a transaction pooler, where
             the table is looked at every ``poll`` instead.
         poll: how often to look in any case, at most.
-        options: ``max_processes``, ``max_threads``, ``grace``, ``spares``, ``initializer`` and
-            ``start_method``, as for :class:`~job_scheduler.JobScheduler`.
+        options: ``max_processes``, ``max_threads``, ``grace``, ``spares``, ``initializer``,
+            ``capture_stdout`` and ``start_method``, as for :class:`~job_scheduler.JobScheduler`.
 
     Raises ``InvalidOptionError`` (a ``ValueError``) and ``InvalidJobError`` (a ``TypeError``).
     """

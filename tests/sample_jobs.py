@@ -142,6 +142,19 @@ class Say(Job):
         print(err + "x" * size, file=sys.stderr)
 
 
+class Prints(Job):
+    def process(self):
+        print("one")
+        print("two", file=sys.stderr)
+        os.system("echo three")
+
+
+class PrintsAndWaits(Job):
+    def process(self):
+        print("begun")
+        time.sleep(60)
+
+
 class CloseStderr(Job):
     def process(self, fifo):
         os.close(2)

@@ -53,8 +53,15 @@ class Settings:
     """How many processes may wait, forked ahead, for the next jobs; fewer do while it is quiet."""
     spare_seconds: float = 30.0
     """Seconds without a start after which there is one spare less, down to one."""
+    capture_stdout: bool = False
+    """Whether what jobs print is kept with what they write to their standard error."""
     start_timeout: float = 60.0
     """Seconds that the zygote may take to start, or to import a job class."""
+
+    @property
+    def captured(self) -> tuple[int, ...]:
+        """The descriptors of which the last bytes are kept."""
+        return (1, 2) if self.capture_stdout else (2,)
 
 
 class Launcher(Protocol):

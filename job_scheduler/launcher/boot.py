@@ -121,6 +121,7 @@ def _settings_for_zygote(settings: Settings) -> dict[str, Any]:
         "spares": settings.spares,
         "spare_seconds": settings.spare_seconds,
         "initializer": settings.initializer,
+        "captured": list(settings.captured),
         "on_parent_exit": settings.on_parent_exit,
     }
 

@@ -44,6 +44,7 @@ def fork_child(  # noqa: C901  # see its docstring
     works: Iterable[Work],
     reports: _socket.socket,
     stderr: int,
+    captured: tuple[int, ...],
     foreign_descriptors: list[int],
     kept: int | None,
     zygote_pid: int,
@@ -63,7 +64,8 @@ def fork_child(  # noqa: C901  # see its docstring
     code = 1
     try:
         setsid()
-        dup2(stderr, 2)
+        for descriptor in captured:
+            dup2(stderr, descriptor)
         for descriptor in foreign_descriptors:
             if descriptor != kept:
                 close(descriptor)

@@ -75,6 +75,7 @@ class Nursery:
         children: Children,
         reports: _socket.socket,
         own_descriptors: list[int],
+        captured: tuple[int, ...],
         most_spares: int,
         spare_seconds: float,
     ) -> None:
@@ -82,6 +83,7 @@ class Nursery:
         self._children = children
         self._reports = reports
         self._own_descriptors = own_descriptors
+        self._captured = captured
         self._most_spares = most_spares
         self._spare_seconds = spare_seconds
         self._wanted = min(1, most_spares)
@@ -197,6 +199,7 @@ class Nursery:
                     birth.works,
                     self._reports,
                     birth.stderr_end,
+                    self._captured,
                     foreign,
                     birth.kept,
                     self._pid,

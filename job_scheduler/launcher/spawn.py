@@ -328,6 +328,7 @@ class SpawnLauncher:
                 qualname,
                 waiting.of.memory_limit,
                 self._settings.initializer,
+                self._settings.captured,
                 waiting.assignment.payload,
                 its_reports,
                 its_stderr,

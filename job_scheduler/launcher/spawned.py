@@ -19,6 +19,7 @@ def live(
     qualname: str,
     memory_limit: int | None,
     initializer: str | None,
+    captured: tuple[int, ...],
     payload: bytes,
     reports: Connection,
     stderr: Connection | None,
@@ -27,8 +28,11 @@ def live(
     if hasattr(os, "setsid"):
         os.setsid()
     if stderr is not None:
-        os.dup2(stderr.fileno(), 2)
+        for descriptor in captured:
+            os.dup2(stderr.fileno(), descriptor)
         stderr.close()
+        if 1 in captured:
+            sys.stdout = sys.stderr  # unbuffered: in order, and there also after a kill
     main_module.runs_jobs = True
     faulthandler.enable(file=2)
     _report(reports, wire.STARTED, os.getpid(), time.time())

@@ -121,7 +121,8 @@ class Zygote:
         stage = (self._stage.fileno(), self._audience.fileno())
         own = [fd for fd in (control.fileno(), *wakes, caller, self._sink.own, *stage) if fd >= 0]
         limits = settings["spares"], settings["spare_seconds"]
-        self._nursery = Nursery(self._queue, self._children, reports, own, *limits)
+        self._captured = tuple(settings["captured"])
+        self._nursery = Nursery(self._queue, self._children, reports, own, self._captured, *limits)
 
     def prepare(self, initializer: str | None) -> bool:
         """Run the initializer and report; False if it failed."""
@@ -130,6 +131,8 @@ class Zygote:
         try:
             if initializer is not None:
                 main_module.call_by_name(initializer)
+            if 1 in self._captured:
+                sys.stdout = sys.stderr  # unbuffered: in order, and there also after a kill
         except BaseException as error:
             self._outbox.add(wire.BROKEN, payload=wire.encode(explain(error)))
             self._outbox.finish()

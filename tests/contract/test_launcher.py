@@ -257,6 +257,16 @@ class TestFailedRuns:
         assert "last words" in record.getMessage()
         assert run.id in record.getMessage()
 
+    def test_what_is_printed_is_kept_if_that_is_wanted(self, make, capfd):
+        scheduler = make(capture_stdout=True)
+        run = ended(scheduler.run("Prints"))
+        assert run.stderr == "one\ntwo\nthree\n"
+        assert capfd.readouterr() == ("", run.stderr)
+        run = scheduler.run("PrintsAndWaits")
+        eventually(lambda: "begun" in capfd.readouterr().err)
+        run.process.kill()
+        assert ended(run, RunState.FAILED).stderr == "begun\n"
+
     def test_a_flood_of_stderr_is_passed_on_and_its_tail_kept(self, scheduler, capfd):
         size = 3_000_000
         run = ended(scheduler.run("Say", err="start ", size=size))

@@ -358,6 +358,18 @@ class Engine:
         self._expect(next_at)
         return True
 
+    async def add_known(self, schedule: Schedule, *, paused: bool = False) -> int | None:
+        """Plan a schedule of a known job; tells its number, or None if there is one with its id.
+
+        Args:
+            schedule: its first instant is the first from now on.
+            paused: whether it waits to be resumed.
+        """
+        next_at = self._first_of(schedule, None)
+        number = await self.store.add(schedule, next_at, paused=paused)
+        self._expect(next_at)
+        return number
+
     def _first_of(self, schedule: Schedule, first: datetime | None) -> datetime | None:
         next_at = schedule.first_after(self.store.now()) if first is None else first
         is_over = next_at is not None and schedule.end is not None and next_at > schedule.end

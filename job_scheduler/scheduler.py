@@ -204,6 +204,16 @@ class Scheduler:
         await self.shutdown()
 
     @property
+    def store(self) -> Store:
+        """Where everything is kept, for what is built upon this scheduler."""
+        return self._store
+
+    @property
+    def engine(self) -> Engine:
+        """What does it all, for what is built upon this scheduler."""
+        return self._engine
+
+    @property
     def healthy(self) -> bool:
         """Whether the loop turns: it has done so in the last 30 seconds."""
         return self._engine.healthy

@@ -280,7 +280,7 @@ class ScheduleQuery(NamedTuple):
     """Those with a higher number."""
     limit: int | None = None
     """How many at most."""
-    number: int | None = None
+    numbers: tuple[int, ...] | None = None
     ids: tuple[str, ...] | None = None
     job: str | None = None
     paused: bool | None = None
@@ -362,7 +362,9 @@ class Store(Protocol):
             renew: a run that goes on is to be stopped; the next renewal tells which.
         """
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
+    async def add(
+        self, schedule: Schedule, next_at: datetime | None, *, paused: bool = False
+    ) -> int | None:
         """Keep a new schedule; tells its number, or None if there is one with its id."""
 
     async def change(

@@ -310,11 +310,14 @@ class MemoryStore:
 
     # Schedules
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
+    async def add(
+        self, schedule: Schedule, next_at: datetime | None, *, paused: bool = False
+    ) -> int | None:
         with self._lock:
             if schedule.id in self._schedules:
                 return None
             planned = _Planned(next(self._numbers), schedule, next_at)
+            planned.paused = paused
             self._schedules[schedule.id] = planned
             self._plan(planned)
             return planned.number
@@ -871,7 +874,7 @@ def _is_asked_for(planned: _Planned, query: ScheduleQuery) -> bool:
     schedule = planned.schedule
     return (
         planned.number > query.after
-        and query.number in (None, planned.number)
+        and (query.numbers is None or planned.number in query.numbers)
         and (query.ids is None or schedule.id in query.ids)
         and query.job in (None, schedule.job)
         and query.paused in (None, planned.paused)

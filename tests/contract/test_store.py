@@ -1249,6 +1249,18 @@ class TestChanges:
         run(story())
 
 
+class TestPausedFromTheBeginning:
+    def test_is_never_due_before_it_is_resumed(self, store, run):
+        async def story():
+            assert await store.add(schedule("a"), at(10), paused=True) == 1
+            assert await store.due(at(100), 10) == []
+            assert (await store.schedule("a")).paused
+            assert await store.resume("a", at(110), None)
+            assert [each.instant for each in await store.due(at(110), 10)] == [at(110)]
+
+        run(story())
+
+
 class TestQueries:
     """Pages of lists."""
 
@@ -1280,15 +1292,16 @@ class TestQueries:
             assert await ids(limit=3) == ["s1", "s2", "s3"]
             assert await ids(limit=3, after=3) == ["s4", "s5", "s6"]
             assert await ids(after=8) == []
-            assert await ids(number=4) == ["s4"]
-            assert await ids(number=99) == []
+            assert await ids(numbers=(4,)) == ["s4"]
+            assert await ids(numbers=(5, 2, 99)) == ["s2", "s5"]
+            assert await ids(numbers=(99,)) == []
             assert await ids(ids=("s5", "unknown", "s2")) == ["s2", "s5"]
             assert await ids(ids=()) == []
             assert await ids(job="k") == ["other"]
             assert await ids(paused=True) == ["s3", "other"]
             assert await ids(paused=False, limit=2, after=1) == ["s2", "s4"]
             assert await ids(text="mail", paused=False) == ["s1", "s5", "s7"]
-            assert await ids(job="j", paused=True, text="3", ids=("s3",), number=3) == ["s3"]
+            assert await ids(job="j", paused=True, text="3", ids=("s3",), numbers=(3,)) == ["s3"]
 
         run(story())
 

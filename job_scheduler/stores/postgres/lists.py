@@ -19,7 +19,7 @@ def schedules_asked(query: ScheduleQuery) -> tuple[str, list[Any]]:
     values: list[Any] = [query.after, query.limit]
     conditions = "s.id > $1"
     for condition, value in (
-        (" AND s.id = {}", query.number),
+        (" AND s.id = ANY ({})", None if query.numbers is None else list(query.numbers)),
         (" AND s.schedule_id = ANY ({})", None if query.ids is None else list(query.ids)),
         (" AND s.job_name = {}", query.job),
         (" AND s.paused = {}", query.paused),

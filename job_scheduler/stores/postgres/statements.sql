@@ -405,10 +405,11 @@ WHERE d.id = e.id
 -- name: add_schedule
 -- One that is there already is looked for first, so that it costs no number.
 INSERT INTO schedules (
-    schedule_id, job_name, task_data, trigger, timezone, policies, generation, label, next_at
+    schedule_id, job_name, task_data, trigger, timezone, policies, generation, label, next_at,
+    paused
 )
 SELECT $1::text, $2::text, $3::text::jsonb, $4::text, $5::text, $6::text::jsonb, $7::bigint,
-    $8::text, $9::timestamptz
+    $8::text, $9::timestamptz, $10::boolean
 WHERE NOT EXISTS (SELECT FROM schedules AS d WHERE d.schedule_id = $1)
 ON CONFLICT (schedule_id) DO NOTHING
 RETURNING id

@@ -202,8 +202,11 @@ class PostgresStore:
 
     # Schedules
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
-        values = (*rows.definition_of(schedule), rows.folded(schedule.label), next_at)
+    async def add(
+        self, schedule: Schedule, next_at: datetime | None, *, paused: bool = False
+    ) -> int | None:
+        label = rows.folded(schedule.label)
+        values = (*rows.definition_of(schedule), label, next_at, paused)
         added = await self._link.fetch(statements()["add_schedule"], *values)
         self._expect_schedule(next_at)
         return int(added[0]["id"]) if added else None

@@ -60,9 +60,9 @@ def listed_schedules(query: ScheduleQuery) -> tuple[str, list[Any]]:
     """What selects schedules, in the order of their numbers."""
     conditions = ["id > ?"]
     values: list[Any] = [query.after]
-    if query.number is not None:
-        conditions.append("id = ?")
-        values.append(query.number)
+    if query.numbers is not None:
+        conditions.append("id IN (SELECT value FROM json_each(?))")
+        values.append(json.dumps(query.numbers))
     if query.ids is not None:
         conditions.append("schedule_id IN (SELECT value FROM json_each(?))")
         values.append(json.dumps(query.ids))

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 _INSERT: Final = """
     INSERT INTO schedules (
-        schedule_id, job_name, task_data, trigger, timezone, policies, generation, label, next_at
-    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+        schedule_id, job_name, task_data, trigger, timezone, policies, generation, label, next_at,
+        paused
+    ) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
 
 _CHANGE: Final = """
     UPDATE schedules SET job_name = ?, task_data = ?, trigger = ?, timezone = ?, policies = ?,
@@ -41,13 +42,17 @@ _CHANGE: Final = """
 
 
 def add(
-    db: sqlite3.Connection, definition: rows.Definition, label: str, next_at: datetime | None
+    db: sqlite3.Connection,
+    definition: rows.Definition,
+    label: str,
+    next_at: datetime | None,
+    paused: bool,
 ) -> int | None:
     """Keep a new schedule; tells its number, which none has that is not kept."""
     there = "SELECT id FROM schedules WHERE schedule_id = ?"
     if db.execute(there, (definition.schedule_id,)).fetchone() is not None:
         return None
-    return db.execute(_INSERT, (*definition, label, _micros(next_at))).lastrowid
+    return db.execute(_INSERT, (*definition, label, _micros(next_at), paused)).lastrowid
 
 
 def change(

@@ -178,9 +178,13 @@ class SqliteStore:
 
     # Schedules
 
-    async def add(self, schedule: Schedule, next_at: datetime | None) -> int | None:
+    async def add(
+        self, schedule: Schedule, next_at: datetime | None, *, paused: bool = False
+    ) -> int | None:
         definition, label = rows.definition_of(schedule), rows.folded(schedule.label)
-        return await self._write(lambda db: plans.add(db, definition, label, next_at), tells=True)
+        return await self._write(
+            lambda db: plans.add(db, definition, label, next_at, paused), tells=True
+        )
 
     async def change(
         self, schedule: Schedule, next_at: datetime | None, seen: ScheduleRecord | None = None

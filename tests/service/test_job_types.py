@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, Optional
 
 import pytest
 
-from job_scheduler import Job
+from job_scheduler import Job, JobScheduler
 from job_scheduler.errors import DuplicateJobError, InvalidJobError, JobImportError, UnknownJobError
 from job_scheduler.service.job_types import built_in
 from job_scheduler.service.job_types.registry import JobTypes, find_job_types
@@ -220,6 +220,19 @@ def test_the_jobs_of_this_project_are_described():
             "description": "how much has to be free, in per cent.",
         },
     }
+
+
+def test_the_space_on_a_disk(capfd):
+    jobs = find_job_types([str(ROOT / "jobs")]).jobs
+    with JobScheduler(jobs) as scheduler:
+        enough = scheduler.run("CheckDiskSpace", path=str(ROOT), at_least=0)
+        too_little = scheduler.run("CheckDiskSpace", at_least=101)
+        assert enough.wait(60)
+        assert too_little.wait(60)
+    assert enough.result["path"] == str(ROOT)
+    assert 0 <= enough.result["free_percent"] <= 100
+    assert " % free, " in capfd.readouterr().out
+    assert "; at least 101 % must be" in str(too_little.error)
 
 
 def test_processes_of_the_jobs_load_nothing_of_the_service():

@@ -336,7 +336,7 @@ def most_frequent(counts: dict[str, int], most: int) -> list[tuple[str, int]]:
 
 
 def text_of(value: Any) -> str:
-    """A value as a text that a store can keep, cut where it is long."""
+    """A value as a text that a store can keep; long ones that begin alike count as one."""
     text = value.strip() if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     if len(text) > _LONGEST_VALUE:
         text = text[: _LONGEST_VALUE - 3] + "..."

@@ -18,7 +18,7 @@ import os
 import re
 import smtplib
 import ssl
-from email.errors import MessageError
+from email.errors import MessageError, NonASCIILocalPartDefect
 from email.message import EmailMessage
 from email.utils import formatdate, make_msgid
 from typing import Any, Final, NamedTuple
@@ -33,7 +33,12 @@ _PORTS: Final = {"starttls": 587, "tls": 465, "none": 25}
 
 _LINE_BREAK: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
+_ADDRESS: Final = re.compile(r".@[^@\s]+$")
+
 _MOST_RECIPIENTS: Final = 1_000
+
+_FINE: Final = NonASCIILocalPartDefect
+"""What is wrong with an address only for servers that cannot do SMTPUTF8."""
 
 
 class EmailNotification(Job):
@@ -78,7 +83,7 @@ class EmailNotification(Job):
         email.set_content(text)
         refused = send(email, server)
         accepted = [each for each in recipients if address_of(each) not in refused]
-        said = f"sent {one_line(title)!r} to {', '.join(map(one_line, accepted))}"
+        said = f"sent '{one_line(title)}' to {', '.join(map(one_line, accepted))}"
         for address, why in refused.items():
             said += f"; {one_line(address)} was refused: {why}"
         print(f"{said} (by {server.host})\n", end="", flush=True)
@@ -145,19 +150,27 @@ def read_addresses(
     found: list[str] = []
     for text in texts:
         line = read_line(name, text, example)
-        try:
-            email = EmailMessage()
-            email["To"] = line
-            addresses = [str(each) for each in email["To"].addresses if each.username]
-            is_good = bool(addresses) and not email["To"].defects
-        except (MessageError, ValueError, IndexError, AttributeError):  # what its parser raises
-            is_good = False
-        if not is_good or not all(re.search(r".@[^@\s]+$", address_of(a)) for a in addresses):
-            raise ValueError(f"{name} {one_line(line)!r} is no address: give one as {example!r}")
+        addresses = parse_addresses(line)
+        if not addresses:
+            raise ValueError(f"{name} {_shown(line)} is no address: give one as {example!r}")
         found += addresses
     if len(found) > most:
         raise ValueError(f"{name} has {len(found):,} addresses; {most:,} are the most")
     return list(dict.fromkeys(found))
+
+
+def parse_addresses(line: str) -> list[str]:
+    """The addresses of a header; none if anything in it is not one."""
+    email = EmailMessage()
+    try:
+        email["To"] = line
+        header = email["To"]
+        parsed = [str(each) for each in header.addresses]
+    except (MessageError, ValueError, IndexError, AttributeError):  # what its parser raises
+        return []
+    is_good = all(isinstance(defect, _FINE) for defect in header.defects)
+    is_good &= all(_ADDRESS.search(address_of(each)) for each in parsed)
+    return parsed if is_good else []
 
 
 def address_of(text: str) -> str:
@@ -173,11 +186,11 @@ def read_line(name: str, value: object, example: str) -> str:
     if value is None or (isinstance(value, str) and not value.strip()):
         raise ValueError(f"{name} is missing: give it, as in {{{name!r}: {example!r}}}")
     if not isinstance(value, str):
-        raise ValueError(f"{name} is {one_line(repr(value), 100)}; it must be a text: {example!r}")
+        raise ValueError(f"{name} is {_shown(value)}; it must be a text: {example!r}")
     found = _LINE_BREAK.search(value)
     if found:
         raise ValueError(
-            f"{name} {one_line(value, 100)!r} has {one_line(found[0])} after {found.start()} "
+            f"{name} {_shown(value)} has {one_line(found[0])} after {found.start()} "
             f"characters: it must be one line, without control characters"
         )
     return value.strip()
@@ -188,7 +201,7 @@ def read_text(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise ValueError(f"body is {one_line(repr(value), 100)}; it must be a text")
+        raise ValueError(f"body is {_shown(value)}; it must be a text")
     return value
 
 
@@ -262,3 +275,7 @@ def _why(error: Exception, server: MailServer) -> str:
     if isinstance(error, ssl.SSLError):
         return f"{said}; SMTP_SECURITY is {server.security}, does the port fit?"
     return said or type(error).__name__
+
+
+def _shown(value: object) -> str:
+    return one_line(repr(value), 100)

@@ -1,4 +1,4 @@
-"""``job-scheduler check FILE``, ``job-scheduler run FILE`` and ``job-scheduler worker``."""
+"""The command ``job-scheduler``: ``check``, ``run``, ``worker`` and ``serve``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler import __version__
-from job_scheduler.cli import worker
+from job_scheduler.cli import serving, worker
 from job_scheduler.errors import ConfigError, SchedulerError
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _write_no_more() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="job-scheduler",
-        description="Check and run files of jobs (YAML); run what is due in a store.",
+        description="Check and run files of jobs (YAML); run what is due in a store; serve an API.",
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
@@ -73,6 +73,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     worker.add_options(subparser)
     subparser.set_defaults(command=work)
+    summary = "serve the REST API and the dashboard, and run the jobs"
+    subparser = commands.add_parser(
+        "serve",
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}, until SIGTERM or Ctrl-C. What is not "
+        f"given here is read from the environment and from .env.",
+    )
+    serving.add_options(subparser)
+    subparser.set_defaults(command=serving.serve)
     return parser
 
 

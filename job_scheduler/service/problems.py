@@ -327,7 +327,7 @@ def _unknown_job_type(request: Request, error: Exception, known: list[str]) -> R
     is_in_path = "job_type" in request.path_params
     place: Place = {"parameter": "job_type"} if is_in_path else {"pointer": "/job_type"}
     detail = str(error)
-    if known and not all(repr(name) in detail for name in known):
+    if known and not all(name in detail for name in known):
         detail = f"{detail}; known are {', '.join(known)}"
     mistake = Mistake(
         **place, code="job_type.unknown", message=shorten(str(error)), known=known or None

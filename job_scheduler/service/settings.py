@@ -14,6 +14,8 @@ JOB_SCHEDULER_ALLOW_UNAUTHENTICATED  ``1`` to listen for others without an API k
 JOB_SCHEDULER_TRUSTED_HOSTS          names by which clients call the server, with commas between
 JOB_SCHEDULER_JOBS                   folders and modules of jobs, with commas between
 JOB_SCHEDULER_SHUTDOWN_TIMEOUT       seconds that jobs may go on after SIGTERM
+JOB_SCHEDULER_LEASE                  seconds after which the jobs of a server that is not heard of
+                                     any more are run by others
 ===================================  ===========================================================
 """
 
@@ -46,6 +48,7 @@ MAKE_A_KEY: Final = 'python -c "import secrets; print(secrets.token_urlsafe(32))
 _SHORTEST_KEY: Final = 16
 _FEWEST_DIFFERENT: Final = 8
 _MOST_JOBS: Final = 100_000
+_SHORTEST_LEASE: Final = 1.0
 _PREFIX: Final = "JOB_SCHEDULER_"
 
 _FLAGS: Final = {
@@ -68,6 +71,7 @@ class Settings:
     trusted_hosts: tuple[str, ...] = ()
     jobs: tuple[str, ...] = ("jobs",)
     shutdown_timeout: float = 30.0
+    lease: float = 30.0
 
     @classmethod
     def read(cls, environ: Mapping[str, str], **given: Any) -> Settings:
@@ -155,6 +159,13 @@ def _seconds(value: Any) -> float:
         seconds = math.nan
     if not 0 <= seconds <= 1e6:
         raise ValueError("it must be a number of seconds from 0 to 1,000,000")
+    return seconds
+
+
+def _lease(value: Any) -> float:
+    seconds = _seconds(value)
+    if seconds < _SHORTEST_LEASE:
+        raise ValueError(f"it must be a number of seconds from {_SHORTEST_LEASE:g}")
     return seconds
 
 
@@ -269,6 +280,7 @@ _VARIABLES: Final = {
     "trusted_hosts": _Variable("JOB_SCHEDULER_TRUSTED_HOSTS", _hosts),
     "jobs": _Variable("JOB_SCHEDULER_JOBS", _places),
     "shutdown_timeout": _Variable("JOB_SCHEDULER_SHUTDOWN_TIMEOUT", _seconds),
+    "lease": _Variable("JOB_SCHEDULER_LEASE", _lease),
 }
 """Field -> where it is read."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-import httpx
+import httpx2 as httpx
 
 PROBLEM = "application/problem+json"
 

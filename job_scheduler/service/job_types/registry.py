@@ -15,6 +15,7 @@ from job_scheduler.finding import find_jobs, place_of
 from job_scheduler.log import tell
 from job_scheduler.service.job_types import built_in
 from job_scheduler.service.job_types.describing import describe_job
+from job_scheduler.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,6 +46,7 @@ class JobTypes:
                     f"{place_of(job)} differ in upper and lower case alone, which the service "
                     f"takes for one: rename one"
                 )
+        self._targets = {name: Target.of_anything(job, "schedule") for name, job in jobs.items()}
         self._described = [describe_job(name, self.jobs[name]) for name in sorted(self.jobs)]
 
     def find(self, text: str) -> str:
@@ -56,6 +58,19 @@ class JobTypes:
         if name is None:
             raise UnknownJobError(self._describe_unknown(text))
         return name
+
+    def nearest(self, text: str) -> str:
+        """The registered name, or the text itself: of a job that other servers know."""
+        return self._names.get(text.casefold(), text)
+
+    @property
+    def names(self) -> list[str]:
+        """All registered names, in order."""
+        return sorted(self.jobs)
+
+    def target(self, name: str) -> Target:
+        """What a registered name means."""
+        return self._targets[name]
 
     def describe(self) -> list[dict[str, Any]]:
         """What each takes and where it runs, by name: see :func:`describe_job`."""

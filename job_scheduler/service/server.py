@@ -1,0 +1,135 @@
+"""``job-scheduler serve``: the application on a port, until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+import uvicorn
+
+from job_scheduler.errors import ConfigError, StoreError
+from job_scheduler.service.app import Service
+from job_scheduler.service.settings import Settings, load_dotenv, without_password
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_TIME_TO_ANSWER: Final = 5
+"""Seconds for requests that go on when the server is to end."""
+
+_BACKLOG: Final = 2048
+
+
+def serve(**given: Any) -> None:
+    """Serve until SIGTERM or Ctrl-C; what goes on is waited for, and the rest handed back.
+
+    Args:
+        given: settings that go before those of the environment and of ``.env``.
+
+    Raises ``ConfigError`` or ``StoreError`` if it cannot be begun.
+    """
+    load_dotenv()
+    settings = Settings.read(os.environ, **given)
+    _log(settings)
+    service = Service(settings)
+    with _bound(settings) as listening:
+        asyncio.run(_serve(service, settings, listening))
+
+
+async def _serve(service: Service, settings: Settings, listening: socket.socket) -> None:
+    try:
+        await service.scheduler.engine.ready()
+    except StoreError as error:
+        await service.scheduler.shutdown()
+        where = without_password(settings.database_url)
+        raise StoreError(f"DATABASE_URL is {where}: {error}") from error
+    config = uvicorn.Config(
+        service.app,
+        log_config=None,
+        access_log=settings.debug,
+        server_header=False,
+        timeout_graceful_shutdown=_TIME_TO_ANSWER,
+        lifespan="on",
+        ws="none",
+    )
+    server = _Server(config, service)
+    print(_words(service, settings, listening), flush=True)
+    await server.serve(sockets=[listening])
+    if not server.started:
+        raise StoreError("the server did not start; the log says why")
+
+
+class _Server(uvicorn.Server):
+    """Ends on SIGTERM as on Ctrl-C: in good order, with exit code 0; a second signal hurries."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if sys.platform == "win32":
+                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._end))
+            else:
+                loop.add_signal_handler(number, self._end)
+        yield
+
+    def _end(self) -> None:
+        if self.should_exit:
+            self._service.hurry()
+        else:
+            self.should_exit = True
+            self._service.stop_accepting()
+
+
+@contextlib.contextmanager
+def _bound(settings: Settings) -> Iterator[socket.socket]:
+    """A socket that listens; raises ``ConfigError`` where the port is taken."""
+    host, port = settings.host, settings.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.create_server(address, family=family, backlog=_BACKLOG)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConfigError(
+            f"cannot listen on {host}, port {port}: {reason}; say another with --port or "
+            f"JOB_SCHEDULER_PORT"
+        ) from error
+    with listening:
+        yield listening
+
+
+def _words(service: Service, settings: Settings, listening: socket.socket) -> str:
+    """What a user wants to see when the server has begun."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    url = f"http://{host}:{listening.getsockname()[1]}"
+    names = ", ".join(sorted(service.types.names))
+    return (
+        f"job_scheduler is at {url} (API: {url}/docs)\n"
+        f"store: {without_password(settings.database_url)}\n"
+        f"job types: {names}\n"
+        f"at most {settings.max_concurrent_jobs} jobs at one time; Ctrl-C ends it"
+    )
+
+
+def _log(settings: Settings) -> None:
+    """One line for each record on the standard error; what the jobs print goes there, too."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    level = logging.DEBUG if settings.debug else logging.WARNING
+    for name, own_level in (
+        ("job_scheduler", level),
+        ("job_scheduler.service", min(level, logging.INFO)),
+        ("uvicorn", level),
+    ):
+        logging.getLogger(name).setLevel(own_level)
+    for name in ("job_scheduler", "uvicorn"):
+        logging.getLogger(name).addHandler(handler)

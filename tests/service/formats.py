@@ -1,0 +1,34 @@
+"""What the formats of the API's description mean, for the program that tries it out.
+
+It is loaded by ``SCHEMATHESIS_HOOKS``.
+"""
+
+from __future__ import annotations
+
+import schemathesis
+from hypothesis import strategies as st
+
+_FIELDS = ((0, 59), (0, 23), (1, 28), (1, 12), (0, 6))
+
+
+def _field(low: int, high: int) -> st.SearchStrategy[str]:
+    numbers = st.integers(low, high)
+    ranges = st.tuples(numbers, numbers).map(lambda pair: f"{min(pair)}-{max(pair)}")
+    steps = st.integers(1, high).map(lambda step: f"*/{step}")
+    lists = st.lists(numbers, min_size=2, max_size=4).map(lambda each: ",".join(map(str, each)))
+    return st.one_of(st.just("*"), numbers.map(str), ranges, steps, lists)
+
+
+CRON = st.one_of(
+    st.tuples(*(_field(low, high) for low, high in _FIELDS)).map(" ".join),
+    st.sampled_from(["@hourly", "@daily", "@weekly", "@monthly", "@yearly", "0 9 * * mon-fri"]),
+)
+
+schemathesis.openapi.format("cron", CRON)
+schemathesis.openapi.format(
+    "timezone", st.sampled_from(["UTC", "Europe/Berlin", "Asia/Kolkata", "America/St_Johns"])
+)
+schemathesis.openapi.format(
+    "job-type",
+    st.sampled_from(["email_notification", "Data_Processing", "DATA_PROCESSING"]),
+)

@@ -20,6 +20,8 @@ from job_scheduler.service.settings import Settings, load_dotenv, without_passwo
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+logger = logging.getLogger("job_scheduler.service")
+
 _TIME_TO_ANSWER: Final = 5
 """Seconds for requests that go on when the server is to end."""
 
@@ -37,6 +39,7 @@ def serve(**given: Any) -> None:
     load_dotenv()
     settings = Settings.read(os.environ, **given)
     _log(settings)
+    logger.debug("settings: %r", settings)
     service = Service(settings)
     with _bound(settings) as listening:
         asyncio.run(_serve(service, settings, listening))

@@ -38,16 +38,16 @@ def runs_asked(query: RunQuery) -> tuple[str, list[Any]]:
     values: list[Any] = [states, query.limit]
     found = statements()
     conditions, jobs = "", found["jobs_all"]
+    if query.job is not None:
+        values.append(query.job)
+        conditions, jobs = " AND n.job_name = $3", "jobs (name) AS (SELECT $3::text)"
     for condition, value in (
         (" AND n.schedule_id = {}", query.schedule_id),
-        (" AND n.job_name = {}", query.job),
         (_BEFORE, query.before),
     ):
         if value is not None:
             values.append(value)
             conditions += condition.format(f"${len(values)}")
-            if value is query.job:
-                jobs = f"jobs (name) AS (SELECT ${len(values)}::text)"
     which = "newest_runs" if query.schedule_id is None else "newest_runs_of_schedule"
     newest = found[which].format(jobs=jobs, which=conditions)
     return found["runs"].format(newest=newest), values

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.run import RunState
 from job_scheduler.stores import rows
-from job_scheduler.stores.base import Counts, Outcome
+from job_scheduler.stores.base import Counts, Outcome, RunQuery
 from job_scheduler.stores.sqlite.rows import instant, instant_or_none, micros
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from datetime import datetime
 
-    from job_scheduler.stores.base import Retention, RunQuery, ScheduleQuery
+    from job_scheduler.stores.base import Retention, ScheduleQuery
 
 _MOST_FORGOTTEN: Final = 1_000
 """Runs that are deleted in one step."""
@@ -79,39 +79,75 @@ def listed_schedules(query: ScheduleQuery) -> tuple[str, list[Any]]:
     return f"WHERE {' AND '.join(conditions)} ORDER BY id LIMIT ?", values
 
 
+_OF_SCHEDULE: Final = """
+    SELECT rowid FROM (
+        SELECT rowid FROM scheduled_jobs INDEXED BY runs_listed
+        WHERE schedule_id = ? AND status = '{state}'{more} ORDER BY rowid DESC LIMIT ?)"""
+
+_PENDING: Final = """
+    WHERE rowid IN (
+        SELECT rowid FROM scheduled_jobs INDEXED BY runs_due WHERE status = 'pending' AND NOT held
+        UNION ALL
+        SELECT rowid FROM scheduled_jobs INDEXED BY runs_held WHERE status = 'pending' AND held)"""
+
+_FAILED: Final = """
+    INDEXED BY runs_not_completed WHERE status IN ('failed', 'cancelled') AND status = '{state}'"""
+
+_OF_STATE: Final = {
+    RunState.PENDING: _PENDING,
+    RunState.RUNNING: "INDEXED BY runs_going WHERE status = 'running'",
+    RunState.FAILED: _FAILED.format(state="failed"),
+    RunState.CANCELLED: _FAILED.format(state="cancelled"),
+}
+
+_NEWEST: Final = "ORDER BY rowid DESC LIMIT ?"
+
+
 def listed_runs(query: RunQuery) -> tuple[str, list[Any]]:
     """What selects runs, the newest first.
 
-    An index has those of a schedule, of a job or in a state by the order in which they came. Of
-    both a schedule and a job there is but one.
+    Of each question one index is named, since nothing tells SQLite which of two is the shorter way.
     """
-    condition, values = "", []
-    for column, value in (("schedule_id", query.schedule_id), ("job_name", query.job)):
-        if value is not None:
-            condition += f" AND {column} = ?"
-            values.append(value)
+    more, values = "", []
     if query.before is not None:
-        condition += " AND rowid < (SELECT rowid FROM scheduled_jobs WHERE job_id = ?)"
+        more += " AND rowid < (SELECT rowid FROM scheduled_jobs WHERE job_id = ?)"
         values.append(query.before)
-    if query.state is not None:
-        condition += " AND status = ?"
-        values.append(query.state.value)
-    return f"WHERE true{condition} ORDER BY rowid DESC LIMIT ?", [*values, query.limit]
+    if query.job is not None:
+        more += " AND job_name = ?"
+        values.append(query.job)
+    if query.schedule_id is not None:
+        return _of_schedule(query, query.schedule_id, more, values)
+    if query.state in _OF_STATE:
+        which = _OF_STATE[query.state]
+    else:
+        which = "WHERE true" if query.job is None else "INDEXED BY runs_of_job WHERE true"
+        more += "" if query.state is None else f" AND +status = '{query.state.value}'"
+    return f"{which}{more} {_NEWEST}", [*values, query.limit]
 
 
-_OUTCOMES: Final = """
-    SELECT job_id, status, execution_time, started_at, ended_at FROM scheduled_jobs
-    WHERE schedule_id = ? ORDER BY rowid DESC LIMIT ?"""
+def _of_schedule(
+    query: RunQuery, schedule_id: str, more: str, values: list[Any]
+) -> tuple[str, list[Any]]:
+    states = list(RunState) if query.state is None else [query.state]
+    parts = [_OF_SCHEDULE.format(state=state.value, more=more) for state in states]
+    which = f"WHERE rowid IN ({' UNION ALL '.join(parts)}) {_NEWEST}"
+    return which, [*[schedule_id, *values, query.limit] * len(states), query.limit]
+
+
+_OUTCOMES: Final = (
+    "SELECT job_id, status, execution_time, started_at, ended_at FROM scheduled_jobs "
+)
 
 
 def outcomes(
     db: sqlite3.Connection, schedule_ids: Sequence[str], most: int
 ) -> dict[str, list[Outcome]]:
     """What became of the last runs of schedules."""
-    return {
-        schedule_id: [_outcome(row) for row in db.execute(_OUTCOMES, (schedule_id, most))]
-        for schedule_id in schedule_ids
-    }
+    found = {}
+    for schedule_id in schedule_ids:
+        which, values = listed_runs(RunQuery(schedule_id, limit=most))
+        found[schedule_id] = [_outcome(row) for row in db.execute(_OUTCOMES + which, values)]
+    return found
 
 
 def _outcome(row: Any) -> Outcome:

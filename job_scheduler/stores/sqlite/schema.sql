@@ -80,7 +80,8 @@ CREATE INDEX runs_going ON scheduled_jobs (lease_ends) WHERE status = 'running';
 CREATE INDEX runs_to_stop ON scheduled_jobs (job_id) WHERE status = 'running' AND to_stop;
 CREATE INDEX runs_of_schedules ON scheduled_jobs (schedule_number, beside, admitted)
     WHERE schedule_number IS NOT NULL;
-CREATE INDEX runs_listed ON scheduled_jobs (schedule_id) WHERE schedule_id IS NOT NULL;
+CREATE INDEX runs_listed ON scheduled_jobs (schedule_id, status) WHERE schedule_id IS NOT NULL;
+CREATE INDEX runs_of_job ON scheduled_jobs (job_name);
 CREATE INDEX runs_not_completed ON scheduled_jobs (status)
     WHERE status IN ('failed', 'cancelled');
 CREATE INDEX runs_to_forget ON scheduled_jobs (ended_at) WHERE ended_at IS NOT NULL AND NOT kept;

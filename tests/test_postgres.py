@@ -19,9 +19,10 @@ from job_scheduler import Scheduler
 from job_scheduler.errors import InvalidOptionError, StoreError
 from job_scheduler.run import Ending, RunError, RunState
 from job_scheduler.schedule import ConflictResolution, Schedule, plan
-from job_scheduler.stores.base import Advance, Again, Finish, NewRun, Worker
+from job_scheduler.stores.base import Advance, Again, Finish, NewRun, RunQuery, Worker
 from job_scheduler.stores.postgres import PostgresStore
 from job_scheduler.stores.postgres.link import Link
+from job_scheduler.stores.postgres.lists import runs_asked
 from job_scheduler.stores.postgres.marks import Mark, Marks
 from job_scheduler.stores.postgres.rows import statement, statements
 from job_scheduler.triggers import Interval
@@ -376,6 +377,35 @@ class TestPlans:
                     assert "Seq Scan on scheduled_jobs" not in found, name
                 asked = statement("next_instant", levels="levels_all")
                 found = await _explained(connection, "force_generic_plan", asked, "NULL")
+                assert "Seq Scan on scheduled_jobs" not in found
+
+        run(story())
+
+    @pytest.mark.parametrize("analyzed", [False, True])
+    @pytest.mark.parametrize("mode", ["force_custom_plan", "force_generic_plan"])
+    def test_of_lists_walk_an_index(self, database, run, mode, analyzed):
+        """Whatever is asked for, and however little there is of it."""
+        queries = [
+            RunQuery(schedule_id, job, state, before)
+            for schedule_id in (None, "s")
+            for job in (None, "rare")
+            for state in (None, RunState.CANCELLED)
+            for before in (None, "due7")
+        ]
+
+        async def story():
+            async with opened(database) as store, connected(database) as connection:
+                await _fill(store, connection, analyzed)
+                for query in queries:
+                    asked, values = runs_asked(query)
+                    call = ", ".join(
+                        f"'{{{','.join(value)}}}'" if isinstance(value, list) else f"'{value}'"
+                        for value in values
+                    )
+                    found = await _explained(connection, mode, asked, call)
+                    assert "Seq Scan on scheduled_jobs" not in found, query
+                asked, call = statements()["outcomes"], "'{a,b}', 20, '{pending,failed}'"
+                found = await _explained(connection, mode, asked, call)
                 assert "Seq Scan on scheduled_jobs" not in found
 
         run(story())

@@ -29,7 +29,7 @@ import asyncio, os, sys, time
 from job_scheduler.errors import StoreError
 from job_scheduler.run import Ending, RunState
 from job_scheduler.schedule import ConflictResolution
-from job_scheduler.stores.base import Finish, NewRun, Worker
+from job_scheduler.stores.base import Finish, NewRun, RunQuery, Worker
 from job_scheduler.stores.sqlite import SqliteStore
 
 store = SqliteStore(sys.argv[1])
@@ -563,7 +563,9 @@ def test_what_is_done_often_stays_on_one_index(path):
     from job_scheduler.stores.sqlite import lists, plans, runs
 
     def check(db):
-        failed, _ = lists.listed(None, RunState.FAILED)
+        failed, _ = lists.listed_runs(RunQuery(state=RunState.FAILED, before="a"))
+        of_job, _ = lists.listed_runs(RunQuery(job="j", before="a"))
+        of_schedule, _ = lists.listed_runs(RunQuery("s", before="a", state=RunState.COMPLETED))
         often = {
             runs._PRIORITY: "runs_due",
             runs.DUE: "runs_due",
@@ -573,6 +575,8 @@ def test_what_is_done_often_stays_on_one_index(path):
             runs._END_HELD: "sqlite_autoindex_scheduled_jobs_1",
             plans._DUE: "schedules_due",
             f"SELECT 1 FROM scheduled_jobs {failed}": "runs_not_completed",
+            f"SELECT 1 FROM scheduled_jobs {of_job}": "runs_of_job",
+            f"SELECT 1 FROM scheduled_jobs {of_schedule}": "runs_listed",
         }
         for statement, index in often.items():
             values = (0,) * statement.count("?")

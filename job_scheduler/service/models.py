@@ -9,10 +9,10 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
-    StrictInt,
     StrictStr,
     StringConstraints,
 )
@@ -53,6 +53,29 @@ Name = Annotated[
     AfterValidator(_check_whole),
     AfterValidator(_check_not_blank),
 ]
+
+
+def _whole(value: Any) -> Any:
+    """JSON knows but one kind of number: 3.0 is the whole number 3."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Retries = Annotated[int, Field(strict=True, ge=0, le=_LARGEST_COUNT), BeforeValidator(_whole)]
+
+Count = Annotated[int, Field(strict=True, ge=1, le=_LARGEST_COUNT), BeforeValidator(_whole)]
+
+Priority = Annotated[
+    int, Field(strict=True, ge=-_LARGEST_COUNT, le=_LARGEST_COUNT), BeforeValidator(_whole)
+]
+
+
+def _check_text(value: Any) -> Any:
+    if value is not None and not isinstance(value, str):
+        raise ValueError("it must be a text, such as 2030-01-31T09:00:00+01:00")
+    return value
+
+
+Instant = Annotated[AwareDatetime, BeforeValidator(_check_text)]
 
 
 def _at_most(length: int) -> AfterValidator:
@@ -98,11 +121,6 @@ TypeName = Annotated[
 
 Seconds = Annotated[float, Field(strict=True, ge=0.001, le=_LONGEST_TIME)]
 
-Retries = Annotated[
-    StrictInt,
-    Field(ge=0, le=_LARGEST_COUNT, description="How often a failed run is tried again."),
-]
-
 Parameters = Annotated[
     dict[str, Any], Field(description="The keyword arguments of the job: any JSON object.")
 ]
@@ -122,18 +140,19 @@ class _JobFields(_Strict):
     description: Annotated[Text, Field(max_length=10_000)] | None = None
     timezone: Zone = "UTC"
     is_active: StrictBool = Field(default=True, description="False: paused.")
-    max_retries: Retries | None = Field(default=None, description="null: as the job type says.")
+    max_retries: Retries | None = Field(
+        default=None,
+        description="How often a failed run is tried again; null: as the job type says.",
+    )
     timeout: Seconds | None = Field(
         default=None, description="Seconds after which a run is stopped; null: as the type says."
     )
-    priority: Annotated[StrictInt, Field(ge=-_LARGEST_COUNT, le=_LARGEST_COUNT)] = Field(
+    priority: Priority = Field(
         default=5, description="Of the runs that are due, lower numbers start first."
     )
-    overlap: Literal["skip", "queue"] | Annotated[StrictInt, Field(ge=1, le=_LARGEST_COUNT)] = (
-        Field(
-            default="skip",
-            description="While one runs: `skip` the next, `queue` one, or so many at one time.",
-        )
+    overlap: Literal["skip", "queue"] | Count = Field(
+        default="skip",
+        description="While one runs: `skip` the next, `queue` one, or so many at one time.",
     )
     catch_up: Literal["latest", "all", "none"] = Field(
         default="latest", description="Which of the instants are run that were missed."
@@ -144,9 +163,9 @@ class _JobFields(_Strict):
     jitter: Seconds | None = Field(
         default=None, description="Up to so many seconds later, at random."
     )
-    start: AwareDatetime | None = Field(default=None, description="No run before.")
-    end: AwareDatetime | None = Field(default=None, description="No run after.")
-    pause_on_failures: Annotated[StrictInt, Field(ge=1, le=_LARGEST_COUNT)] | None = Field(
+    start: Instant | None = Field(default=None, description="No run before.")
+    end: Instant | None = Field(default=None, description="No run after.")
+    pause_on_failures: Count | None = Field(
         default=None, description="Pause after so many failed runs in a row."
     )
 
@@ -283,7 +302,7 @@ class RunIn(_Strict):
     delay: Annotated[float, Field(strict=True, ge=0, le=_LONGEST_TIME)] = Field(
         default=0, description="Seconds."
     )
-    priority: Annotated[StrictInt, Field(ge=-_LARGEST_COUNT, le=_LARGEST_COUNT)] = 5
+    priority: Priority = 5
     max_retries: Retries | None = None
     timeout: Seconds | None = None
 

@@ -332,7 +332,8 @@ def _unknown_job_type(request: Request, error: Exception, known: list[str]) -> R
     mistake = Mistake(
         **place, code="job_type.unknown", message=shorten(str(error)), known=known or None
     )
-    return UNKNOWN_JOB_TYPE.problem(request.scope["path"], detail, [mistake])
+    kind = NOT_FOUND if is_in_path else UNKNOWN_JOB_TYPE
+    return kind.problem(request.scope["path"], detail, [mistake])
 
 
 _CRON_CODES: Final = {
@@ -380,6 +381,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
     detail = _sentence(mistakes[0]) if mistakes else "the request is invalid"
     if more > 0:
         detail += f" (and {more} more {'mistake' if more == 1 else 'mistakes'})"
+    if errors and all(one["loc"][0] == "path" for one in errors):
+        return NOT_FOUND.problem(path, detail, mistakes)  # a path that no id makes leads nowhere
     is_cron = isinstance(_cause(errors[0]), InvalidCronError) if errors else False
     return (INVALID_CRON if is_cron else INVALID_REQUEST).problem(path, detail, mistakes)
 

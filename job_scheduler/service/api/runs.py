@@ -51,7 +51,7 @@ def run_query(
     return RunQuery(job=job, state=state, before=cursor, limit=limit or MOST_LISTED)
 
 
-@router.get("/runs", response_model=list[RunOut], responses={200: NEXT_PAGE, **problems(422)})
+@router.get("/runs", response_model=list[RunOut], responses={200: NEXT_PAGE, **problems(404, 422)})
 async def list_runs(
     service: Service,
     request: Request,
@@ -96,7 +96,7 @@ async def retry_run(
 
 
 @router.post(
-    "/run/{job_type}", status_code=202, response_model=RunOut, responses=problems(400, 422)
+    "/run/{job_type}", status_code=202, response_model=RunOut, responses=problems(400, 404, 422)
 )
 async def start_run(
     service: Service,

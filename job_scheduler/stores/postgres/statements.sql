@@ -75,8 +75,9 @@ CREATE INDEX IF NOT EXISTS scheduled_jobs_running ON scheduled_jobs (job_id)
     WHERE status = 'running' AND NOT held;
 CREATE INDEX IF NOT EXISTS scheduled_jobs_ended ON scheduled_jobs (ended_at)
     WHERE status IN ('completed', 'failed', 'cancelled');
+-- For lists alone, which say COLLATE "C": a claim that took it would sort all that waits.
 CREATE INDEX IF NOT EXISTS scheduled_jobs_listed ON scheduled_jobs (
-    job_name, status, created_at
+    job_name COLLATE "C", status COLLATE "C", created_at
 ) WHERE status <> 'running';
 CREATE INDEX IF NOT EXISTS scheduled_jobs_active ON scheduled_jobs (schedule_id)
     WHERE schedule_id IS NOT NULL AND status IN ('pending', 'running');
@@ -524,7 +525,8 @@ WITH RECURSIVE {jobs}, newest AS (
     SELECT j.name, s.status, h.created_at, h.job_id
     FROM jobs AS j, unnest($1::text[]) AS s (status), LATERAL (
         SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
-        WHERE n.job_name = j.name AND n.status = s.status AND n.status <> 'running'{which}
+        WHERE n.job_name COLLATE "C" = j.name AND n.status COLLATE "C" = s.status
+            AND n.status <> 'running'{which}
         ORDER BY n.created_at DESC LIMIT 1
     ) AS h
 ), parts AS (
@@ -533,7 +535,8 @@ WITH RECURSIVE {jobs}, newest AS (
 )
 SELECT m.created_at, m.job_id FROM parts AS g, LATERAL (
     SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
-    WHERE n.job_name = g.name AND n.status = g.status AND n.status <> 'running'{which}
+    WHERE n.job_name COLLATE "C" = g.name AND n.status COLLATE "C" = g.status
+        AND n.status <> 'running'{which}
     ORDER BY n.created_at DESC FETCH FIRST $2 ROWS WITH TIES
 ) AS m
 UNION ALL
@@ -542,11 +545,15 @@ WHERE 'running' = ANY ($1) AND n.status = 'running' AND NOT n.held{which}
 
 -- name: jobs_all
 jobs (name) AS (
-    (SELECT n.job_name FROM scheduled_jobs AS n WHERE n.status <> 'running' ORDER BY n.job_name LIMIT 1)
+    (
+        SELECT n.job_name FROM scheduled_jobs AS n
+        WHERE n.status <> 'running' ORDER BY n.job_name COLLATE "C" LIMIT 1
+    )
     UNION ALL
     SELECT (
         SELECT n.job_name FROM scheduled_jobs AS n
-        WHERE n.status <> 'running' AND n.job_name > j.name ORDER BY n.job_name LIMIT 1
+        WHERE n.status <> 'running' AND n.job_name COLLATE "C" > j.name
+        ORDER BY n.job_name COLLATE "C" LIMIT 1
     )
     FROM jobs AS j WHERE j.name IS NOT NULL
 )

@@ -5,6 +5,8 @@ It is loaded by ``SCHEMATHESIS_HOOKS``.
 
 from __future__ import annotations
 
+import json
+
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis.generation import GenerationMode
@@ -39,12 +41,13 @@ schemathesis.openapi.format(
 def before_call(_context, case, _kwargs):
     """Take out of good requests what no description can tell to be wrong.
 
-    An end before the start, more jitter than from one instant to the next, and a key that was used
-    for another request.
+    NULs, an end before the start, more jitter than from one instant to the next, and a key that was
+    used for another request.
     """
     if case.meta is None or case.meta.generation.mode != GenerationMode.POSITIVE:
         return
     if isinstance(case.body, dict):
+        case.body = json.loads(json.dumps(case.body).replace("\\u0000", ""))
         case.body.pop("end", None)
         case.body.pop("jitter", None)
     if case.headers:

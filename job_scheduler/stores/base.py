@@ -326,6 +326,10 @@ class Counts(NamedTuple):
     """The earliest instant of theirs."""
     running: int
     """Runs that go on, on all machines."""
+    schedules: int
+    """All that there are, paused ones too."""
+    next_at: datetime | None
+    """The earliest instant of those that are not paused."""
 
 
 class Retention(NamedTuple):

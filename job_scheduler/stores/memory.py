@@ -862,7 +862,18 @@ class MemoryStore:
                 if run.state is RunState.PENDING and run.at <= now and not run.is_held
             ]
             running = sum(run.state is RunState.RUNNING for run in going)
-            return Counts(len(due), min(due, default=None), running)
+            planned = [
+                each.next_at
+                for each in self._schedules.values()
+                if not each.paused and each.next_at is not None
+            ]
+            return Counts(
+                len(due),
+                min(due, default=None),
+                running,
+                len(self._schedules),
+                min(planned, default=None),
+            )
 
 
 def _is_planned(entry: tuple[datetime, int, _Planned]) -> bool:

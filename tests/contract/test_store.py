@@ -1418,16 +1418,16 @@ class TestQueries:
 
     def test_count_what_there_is_to_do(self, store, run):
         async def story():
-            assert await store.counts(at(0)) == Counts(0, None, 0)
+            assert await store.counts(at(0)) == Counts(0, None, 0, 0, None)
             await store.add(schedule(overlap="queue", catch_up="all"), at(0))
             await advance(store, at(10))  # two, of which one is held
             await enqueue(store, new_run("later", 50), new_run("soon", 5), new_run("now", -5))
-            assert await store.counts(at(20)) == Counts(3, at(-5), 0)
+            assert await store.counts(at(20)) == Counts(3, at(-5), 0, 1, at(20))
             claims = await store.claim(at(0), 1, ALICE)
-            assert await store.counts(at(20)) == Counts(2, at(0), 1)
+            assert await store.counts(at(20)) == Counts(2, at(0), 1, 1, at(20))
             await finish(store, claims[0])
             await store.pause("s")
-            assert await store.counts(at(60)) == Counts(2, at(5), 0)
+            assert await store.counts(at(60)) == Counts(2, at(5), 0, 1, None)
 
         run(story())
 

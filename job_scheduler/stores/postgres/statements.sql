@@ -581,7 +581,11 @@ ORDER BY r.created_at DESC, r.job_id DESC
 -- name: counts
 SELECT d.number AS due, d.oldest AS oldest_due, (
     SELECT count(*) FROM scheduled_jobs AS r WHERE r.status = 'running' AND NOT r.held
-) AS running
+) AS running, (
+    SELECT count(*) FROM schedules
+) AS schedules, (
+    SELECT min(s.next_at) FROM schedules AS s WHERE NOT s.paused AND s.next_at IS NOT NULL
+) AS next_at
 FROM (
     SELECT count(*) AS number, min(r.execution_time) AS oldest FROM scheduled_jobs AS r
     WHERE r.status = 'pending' AND NOT r.held AND r.execution_time <= $1

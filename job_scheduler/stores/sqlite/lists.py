@@ -171,4 +171,9 @@ def counts(db: sqlite3.Connection, now: datetime) -> Counts:
     (running,) = db.execute(
         "SELECT count(*) FROM scheduled_jobs INDEXED BY runs_going WHERE status = 'running'"
     ).fetchone()
-    return Counts(due, instant_or_none(oldest), running)
+    (schedules,) = db.execute("SELECT count(*) FROM schedules").fetchone()
+    (next_at,) = db.execute(
+        """SELECT min(next_at) FROM schedules INDEXED BY schedules_due
+        WHERE NOT paused AND next_at IS NOT NULL"""
+    ).fetchone()
+    return Counts(due, instant_or_none(oldest), running, schedules, instant_or_none(next_at))

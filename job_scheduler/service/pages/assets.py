@@ -17,12 +17,6 @@ if TYPE_CHECKING:
 _HERE: Final = Path(__file__).parent
 _TYPES: Final = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
-POLICY: Final = (
-    "default-src 'self'; object-src 'none'; base-uri 'none'; frame-ancestors 'none'; "
-    "form-action 'self'"
-)
-"""What a page may load and do: nothing inline, nothing from elsewhere."""
-
 
 class StaticFile(NamedTuple):
     """A file that browsers may keep for good, as its address changes with its content."""
@@ -70,13 +64,4 @@ _TEMPLATES: Final = _make_environment()
 
 def html(template: str, values: Mapping[str, Any], status: int = 200) -> HTMLResponse:
     """A page, or a part of one."""
-    return HTMLResponse(
-        _TEMPLATES.get_template(template).render(values),
-        status,
-        {
-            "Cache-Control": "no-store",
-            "Content-Security-Policy": POLICY,
-            "Referrer-Policy": "same-origin",
-            "Vary": "X-Fragment",
-        },
-    )
+    return HTMLResponse(_TEMPLATES.get_template(template).render(values), status)

@@ -18,6 +18,7 @@ from job_scheduler.triggers import Cron
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from pydantic import ValidationError
     from starlette.requests import Request
 
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
@@ -58,7 +59,7 @@ def preview(expression: str, timezone: str) -> Preview:
         cron = Cron(expression, timezone="UTC")
     except InvalidCronError as error:
         start, wrong = error.position, error.value or ""
-        said = without_expression(error, expression)
+        said = _without_expression(error, expression)
         if start is None or not wrong:
             return Preview(error=said)
         end = start + len(wrong)
@@ -80,12 +81,12 @@ _BLANK: Final = {
 }
 
 
-def without_expression(error: InvalidCronError, expression: str) -> str:
+def _without_expression(error: InvalidCronError, expression: str) -> str:
     """What is wrong, beside the field in which the expression stands anyway."""
-    return sentence(str(error).removeprefix(f"cron {expression!r}: "))
+    return _sentence(str(error).removeprefix(f"cron {expression!r}: "))
 
 
-def sentence(text: str) -> str:
+def _sentence(text: str) -> str:
     """With a capital letter and a full stop."""
     return f"{text[:1].upper()}{text[1:]}".removesuffix(".") + "."
 
@@ -120,7 +121,13 @@ class JobForm:
             InvalidCronError: "cron_expression",
         }
         kind = next((kind for kind in fields if isinstance(error, kind)), None)
-        self.errors[fields[kind] if kind else "form"] = sentence(str(error))
+        self.errors[fields[kind] if kind else "form"] = _sentence(str(error))
+
+    def refuse_fields(self, error: ValidationError) -> None:
+        """Note what is not as the fields of the API have to be."""
+        for each in error.errors(include_url=False, include_input=False, include_context=False):
+            field = str(each["loc"][0]) if each["loc"] else "form"
+            self.errors.setdefault(field, _sentence(each["msg"]))
 
     @property
     def preview(self) -> Preview:
@@ -138,13 +145,13 @@ class JobForm:
         try:
             Cron("@daily", timezone=timezone)
         except InvalidOptionError as error:
-            self.errors["timezone"] = sentence(str(error))
+            self.errors["timezone"] = _sentence(str(error))
         if not expression:
             return
         try:
             Cron(expression)
         except InvalidCronError as error:
-            self.errors["cron_expression"] = without_expression(error, expression)
+            self.errors["cron_expression"] = _without_expression(error, expression)
 
     def _parameters(self) -> dict[str, Any]:
         text = self.typed["parameters"].strip() or "{}"

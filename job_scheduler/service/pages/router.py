@@ -3,37 +3,61 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, NamedTuple
 from urllib.parse import quote, unquote
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
+from pydantic import ValidationError
 from starlette.responses import RedirectResponse, Response, StreamingResponse
 
-from job_scheduler.errors import SchedulerError, ShutdownError, StoreError, UnknownIdError
+from job_scheduler.errors import InvalidOptionError, SchedulerError, StoreError, UnknownIdError
 from job_scheduler.run import RunState
+from job_scheduler.service.api.common import JobNumber, RunId, service_of
+from job_scheduler.service.core import CronService, Page
+from job_scheduler.service.models import JobIn, JobPatch
 from job_scheduler.service.pages.assets import STATIC, html
-from job_scheduler.service.pages.contract import JobsAsked, RunsAsked
 from job_scheduler.service.pages.forms import FormError, JobForm, preview, read_form
-from job_scheduler.service.pages.views import OUTCOMES, Where, job_row, shown_json, type_option
+from job_scheduler.service.pages.views import (
+    Where,
+    job_row,
+    run_row,
+    run_view,
+    totals_of,
+    type_option,
+)
+from job_scheduler.stores.base import RunQuery, ScheduleQuery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from job_scheduler.service.pages.contract import Pages
+    from job_scheduler.service.models import RunOut
 
-Id = TypeVar("Id")
+JOBS: Final = 50
+"""How many jobs a page lists."""
+
+RUNS: Final = 25
+"""How many runs a page lists."""
+
+OUTCOMES: Final = 20
+"""Of how many of its last runs a job shows how they ended."""
 
 _SAID: Final = "said"
 """The cookie that carries a message over the redirect to the page that shows it."""
 
 _LONGEST_MESSAGE: Final = 300
-_PING: Final = 15.0
-"""Seconds after which a quiet stream says that it is alive."""
+
+_QUIET: Final = 15.0
+"""Seconds after which pages look anew in any case: another server may have changed something."""
 
 _PAUSE: Final = 0.25
-"""Seconds between two hints at most; the page fetches once a second anyway."""
+"""Seconds between two hints at least; pages fetch once a second anyway."""
+
+Service = Annotated[CronService, Depends(service_of)]
+
+router = APIRouter(include_in_schema=False, default_response_class=Response)
+_get = partial(router.get, response_model=None)
+_post = partial(router.post, response_model=None)
 
 
 class Said(NamedTuple):
@@ -43,212 +67,207 @@ class Said(NamedTuple):
     is_error: bool = False
 
 
-def router(service: Pages) -> APIRouter:
-    """The dashboard of a service."""
-    dashboard = Dashboard(service)
-    pages = APIRouter(include_in_schema=False, default_response_class=Response)
-    add = partial(pages.add_api_route, response_model=None)
-    add("/", dashboard.show, methods=["GET"])
-    add("/events", dashboard.events, methods=["GET"])
-    add("/ui/static/{version}/{name}", dashboard.static, methods=["GET"])
-    add("/ui/preview", dashboard.preview, methods=["GET"])
-    add("/ui/jobs", dashboard.back, methods=["GET"])
-    add("/ui/jobs", dashboard.add, methods=["POST"])
-    add("/ui/jobs/{number}/{verb}", dashboard.act_on_job, methods=["POST"])
-    add("/ui/runs/{run_id}", dashboard.show_run, methods=["GET"])
-    add("/ui/runs/{run_id}/{verb}", dashboard.act_on_run, methods=["POST"])
-    return pages
+@_get("/")
+async def show(request: Request, service: Service) -> Response:
+    """All jobs and the latest runs; only the parts that change, where the page itself asks."""
+    try:
+        return await _dashboard(request, service, JobForm())
+    except SchedulerError as error:
+        return _problem(error)
 
 
-class Dashboard:
-    """Shows the service and passes on what its users want."""
-
-    def __init__(self, service: Pages) -> None:
-        self._service = service
-        self._jobs: Final[dict[str, Callable[[int], Awaitable[str]]]] = {
-            "run": self._run,
-            "pause": self._pause,
-            "resume": self._resume,
-            "delete": self._delete,
-        }
-        self._runs: Final[dict[str, Callable[[str], Awaitable[str]]]] = {
-            "cancel": self._cancel,
-            "retry": self._retry,
-        }
-
-    async def show(self, request: Request) -> Response:
-        try:
-            return await self._page(request, Where.read(request.url.query), JobForm())
-        except SchedulerError as error:
-            return _problem(error)
-
-    async def _page(self, request: Request, where: Where, form: JobForm) -> Response:
-        service = self._service
-        jobs = await service.jobs(
-            JobsAsked(where.after or None, text=where.text or None, paused=where.paused)
+async def _dashboard(request: Request, service: CronService, form: JobForm) -> Response:
+    where = Where.read("" if form.errors else request.url.query)
+    jobs = await service.jobs(
+        ScheduleQuery(
+            after=where.after, limit=JOBS, text=where.text or None, paused=where.is_paused
         )
-        runs = await service.runs(
-            RunsAsked(where.before or None, job=where.job, state=where.run_state)
-        )
-        outcomes = await service.outcomes([job.id for job in jobs.items], OUTCOMES)
-        said = _said(request)
-        is_part = "x-fragment" in request.headers
-        values: dict[str, Any] = {
-            "now": datetime.now(UTC),
-            "where": where,
-            "said": said,
-            "totals": await service.totals(),
-            "rows": [job_row(job, outcomes.get(job.id, ())) for job in jobs.items],
-            "next_jobs": jobs.next,
-            "runs": runs.items,
-            "next_runs": runs.next,
-            "run_states": list(RunState),
-            "base_url": str(request.base_url).rstrip("/"),
-        }
-        if not is_part:
-            types = [type_option(each) for each in await service.job_types()]
-            values |= {"form": form, "types": types}
-        response = html(
-            "parts.html" if is_part else "dashboard.html", values, 422 if form.errors else 200
-        )
-        if said.text:
-            response.delete_cookie(_SAID)
-        return response
+    )
+    outcomes = await service.outcomes([job.id for job in jobs.items], OUTCOMES)
+    runs = await _runs(service, where)
+    said = _said(request)
+    is_part = "x-fragment" in request.headers
+    values: dict[str, Any] = {
+        "now": service.store.now(),
+        "where": where,
+        "said": said,
+        "totals": totals_of(await service.counts(), service.scheduler.engine.max_concurrent_jobs),
+        "rows": [job_row(job, outcomes.get(job.id, [])) for job in jobs.items],
+        "next_jobs": jobs.next,
+        "runs": [run_row(run) for run in runs.items],
+        "next_runs": runs.next,
+        "run_states": list(RunState),
+        "base_url": str(request.base_url).rstrip("/"),
+    }
+    if not is_part:
+        values |= {"form": form, "types": [type_option(each) for each in service.types.describe()]}
+    template = "parts.html" if is_part else "dashboard.html"
+    return _once(html(template, values, 422 if form.errors else 200), said)
 
-    async def show_run(self, request: Request, run_id: str) -> Response:
-        try:
-            run = await self._service.run(run_id)
-        except SchedulerError as error:
-            return _problem(error)
-        said = _said(request)
-        values = {
-            "now": datetime.now(UTC),
-            "said": said,
-            "run": run,
-            "parameters": shown_json(run.parameters) if run.parameters else "",
-            "result": "" if run.result is None else shown_json(run.result),
-        }
-        is_part = "x-fragment" in request.headers
-        response = html("run_parts.html" if is_part else "run.html", values)
-        if said.text:
-            response.delete_cookie(_SAID)
-        return response
 
-    async def add(self, request: Request) -> Response:
-        """Add a job; what is wrong is told beside its field, and what was typed is kept."""
-        try:
-            fields = await read_form(request)
-        except FormError as error:
-            return _refusal(error)
-        form = JobForm(fields)
-        body = form.read()
+async def _runs(service: CronService, where: Where) -> Page[RunOut]:
+    query = RunQuery(state=where.run_state, before=where.before or None, limit=RUNS)
+    if where.job is None:
+        return await service.runs(query)
+    try:
+        return await service.runs_of(where.job, query)
+    except UnknownIdError:
+        return Page([], None)  # it was deleted, and the page goes on
+
+
+@_get("/ui/runs/{run_id:path}")
+async def show_run(request: Request, service: Service, run_id: RunId) -> Response:
+    """One run with its error and output."""
+    try:
+        run = await service.run(run_id)
+    except SchedulerError as error:
+        return _problem(error)
+    said = _said(request)
+    values = {"now": service.store.now(), "said": said, **run_view(run)._asdict()}
+    template = "run_parts.html" if "x-fragment" in request.headers else "run.html"
+    return _once(html(template, values), said)
+
+
+@_get("/ui/jobs")
+async def show_jobs() -> Response:
+    """Where the address of a form that was refused is opened again."""
+    return RedirectResponse("/", 303)
+
+
+@_post("/ui/jobs")
+async def add_job(request: Request, service: Service) -> Response:
+    """Add a job; what is wrong is told beside its field, and what was typed is kept."""
+    try:
+        form = JobForm(await read_form(request))
+    except FormError as error:
+        return _problem(error)
+    body = form.read()
+    try:
         if not form.errors:
-            try:
-                job = await self._service.create(body)
-            except StoreError as error:
-                return _problem(error)
-            except SchedulerError as error:
-                form.refuse(error)
-            else:
-                return _redirect(f"/#job-{job.id}", Said(f"Added “{job.name}”."))
-        return await self._page(request, Where(), form)
+            job, _ = await service.create(JobIn.model_validate(body))
+            return _redirect(f"/#job-{job.id}", Said(f"Added “{job.name}”."))
+    except ValidationError as error:
+        form.refuse_fields(error)
+    except StoreError as error:
+        return _problem(error)
+    except SchedulerError as error:
+        form.refuse(error)
+    return await _dashboard(request, service, form)
 
-    async def back(self) -> Response:
-        """Where the address of a form that was refused is opened again."""
-        return RedirectResponse("/", 303)
 
-    async def act_on_job(self, request: Request, number: int, verb: str) -> Response:
-        return await self._act(request, self._jobs.get(verb), number, f"job-{number}")
+@_post("/ui/jobs/{number}/{verb}")
+async def act_on_job(request: Request, service: Service, number: JobNumber, verb: str) -> Response:
+    """Run, pause, resume or delete a job."""
+    acts = {"run": _run, "pause": _pause, "resume": _resume, "delete": _delete}
+    return await _act(request, acts.get(verb), service, number, f"job-{number}")
 
-    async def act_on_run(self, request: Request, run_id: str, verb: str) -> Response:
-        return await self._act(request, self._runs.get(verb), run_id, f"run-{run_id}")
 
-    async def _act(
-        self,
-        request: Request,
-        act: Callable[[Id], Awaitable[str]] | None,
-        on: Id,
-        place: str,
-    ) -> Response:
-        """Do it, and go back to where the button was pressed, with a word on what was done."""
-        try:
-            fields = await read_form(request)
-        except FormError as error:
-            return _refusal(error)
-        if act is None:
-            return _problem(UnknownIdError("there is no such page"))
-        try:
-            said = Said(await act(on))
-        except SchedulerError as error:
-            said = Said(str(error), is_error=True)
-        if fields.get("page") == "run" and place.startswith("run-"):
-            return _redirect(f"/ui/runs/{quote(str(on), safe='')}", said)
-        return _redirect(Where.read(fields.get("back", "")).url(place), said)
+async def _run(service: CronService, number: int) -> str:
+    job = await service.job(number)
+    await service.run_job(number)
+    return f"“{job.name}” runs now."
 
-    async def _run(self, number: int) -> str:
-        job = await self._service.job(number)
-        await self._service.run_job(number)
-        return f"“{job.name}” runs now."
 
-    async def _pause(self, number: int) -> str:
-        job = await self._service.change(number, {"is_active": False})
-        return f"Paused “{job.name}”."
+async def _pause(service: CronService, number: int) -> str:
+    job = await service.change(number, JobPatch(is_active=False))
+    return f"Paused “{job.name}”."
 
-    async def _resume(self, number: int) -> str:
-        job = await self._service.change(number, {"is_active": True})
-        return f"“{job.name}” goes on."
 
-    async def _delete(self, number: int) -> str:
-        job = await self._service.job(number)
-        await self._service.delete(number)
-        return f"Deleted “{job.name}”."
+async def _resume(service: CronService, number: int) -> str:
+    job = await service.change(number, JobPatch(is_active=True))
+    return f"“{job.name}” goes on."
 
-    async def _cancel(self, run_id: str) -> str:
-        await self._service.cancel(run_id)
-        return "The run is being cancelled."
 
-    async def _retry(self, run_id: str) -> str:
-        await self._service.retry(run_id)
-        return "It runs again."
+async def _delete(service: CronService, number: int) -> str:
+    job = await service.job(number)
+    await service.delete(number)
+    return f"Deleted “{job.name}”."
 
-    async def preview(self, cron_expression: str = "", timezone: str = "UTC") -> Response:
-        """What a cron expression says, for the line under its field."""
-        said = preview(cron_expression.strip(), timezone.strip() or "UTC")
-        return html("preview.html", {"preview": said, "now": datetime.now(UTC)})
 
-    async def static(self, name: str) -> Response:
-        file = STATIC.get(name)
-        return file.response() if file else _problem(UnknownIdError("there is no such file"))
+@_post("/ui/run/{verb}/{run_id:path}")
+async def act_on_run(request: Request, service: Service, verb: str, run_id: RunId) -> Response:
+    """Cancel a run, or try it again."""
+    acts = {"cancel": _cancel, "retry": _retry}
+    return await _act(request, acts.get(verb), service, run_id, "runs")
 
-    async def events(self) -> StreamingResponse:
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(self._hints(), media_type="text/event-stream", headers=headers)
 
-    async def _hints(self) -> AsyncIterator[str]:
-        """A word whenever something has changed; what it is, the page asks by itself."""
-        yield "retry: 2000\n\n"
-        waiting = asyncio.ensure_future(self._service.changed())
-        try:
-            while True:
-                done, _ = await asyncio.wait({waiting}, timeout=_PING)
-                if not done:
-                    yield ": still here\n\n"
-                    continue
-                waiting.result()
-                # The next wait begins before the hint is sent, so that no change falls between.
-                waiting = asyncio.ensure_future(self._service.changed())
-                yield "event: changed\ndata:\n\n"
-                await asyncio.sleep(_PAUSE)
-        except ShutdownError:
-            return
-        finally:
-            waiting.cancel()
+async def _cancel(service: CronService, run_id: str) -> str:
+    await service.cancel(run_id)
+    return "The run is being cancelled."
+
+
+async def _retry(service: CronService, run_id: str) -> str:
+    run = await service.retry(run_id)
+    return f"“{run.job_name or run.job_type}” runs once more."
+
+
+async def _act(
+    request: Request,
+    act: Callable[[CronService, Any], Awaitable[str]] | None,
+    service: CronService,
+    on: int | str,
+    place: str,
+) -> Response:
+    """Do it, and go back to where the button was pressed, with a word on what was done."""
+    try:
+        fields = await read_form(request)
+    except FormError as error:
+        return _problem(error)
+    if act is None:
+        return _problem(UnknownIdError("there is no such page"))
+    try:
+        said = Said(await act(service, on))
+    except SchedulerError as error:
+        said = Said(str(error), is_error=True)
+    if fields.get("on") == "run":
+        return _redirect(f"/ui/runs/{quote(str(on))}", said)
+    return _redirect(Where.read(fields.get("back", "")).url(place), said)
+
+
+@_get("/ui/preview")
+async def show_preview(
+    service: Service, cron_expression: str = "", timezone: str = "UTC"
+) -> Response:
+    """What a cron expression says, for the line under its field."""
+    said = preview(cron_expression.strip(), timezone.strip() or "UTC")
+    return html("preview.html", {"preview": said, "now": service.store.now()})
+
+
+@_get("/ui/static/{version}/{name}")
+async def show_file(name: str) -> Response:
+    """Styles, script and icon; the version in the address lets browsers keep them."""
+    file = STATIC.get(name)
+    return file.response() if file else _problem(UnknownIdError("there is no such file"))
+
+
+@_get("/events")
+async def listen(service: Service) -> Response:
+    """A stream with a word whenever something has changed; what it is, the page asks then."""
+    headers = {"X-Accel-Buffering": "no"}
+    return StreamingResponse(_hints(service), media_type="text/event-stream", headers=headers)
+
+
+async def _hints(service: CronService) -> AsyncIterator[str]:
+    changes = service.changes
+    count = changes.count
+    yield "retry: 2000\n\n"
+    while not changes.closed:
+        count = await changes.after(count, _QUIET)
+        yield "event: changed\ndata:\n\n"
+        await asyncio.sleep(_PAUSE)
 
 
 def _said(request: Request) -> Said:
     """The message that the last redirect carried."""
     kind, _, text = unquote(request.cookies.get(_SAID, "")).partition(":")
     return Said(text[:_LONGEST_MESSAGE], kind == "error")
+
+
+def _once(response: Response, said: Said) -> Response:
+    """The response, after which the message is not shown again."""
+    if said.text:
+        response.delete_cookie(_SAID, httponly=True, samesite="lax")
+    return response
 
 
 def _redirect(url: str, said: Said) -> Response:
@@ -259,10 +278,8 @@ def _redirect(url: str, said: Said) -> Response:
     return response
 
 
-def _problem(error: SchedulerError) -> Response:
-    status = 404 if isinstance(error, UnknownIdError) else 503
+def _problem(error: Exception) -> Response:
+    """A page that says what is wrong; the same errors have the same status in the API."""
+    statuses = {UnknownIdError: 404, InvalidOptionError: 422, FormError: 415}
+    status = next((code for kind, code in statuses.items() if isinstance(error, kind)), 503)
     return html("problem.html", {"status": status, "message": str(error)}, status)
-
-
-def _refusal(error: FormError) -> Response:
-    return html("problem.html", {"status": 415, "message": str(error)}, 415)

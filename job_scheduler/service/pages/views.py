@@ -1,4 +1,4 @@
-"""What a page shows, made ready for its template."""
+"""What the pages show, made ready for their templates: in words, and without secrets."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
 from job_scheduler.run import RunState
-from job_scheduler.service.masking import masked
+from job_scheduler.service.masking import masked, masked_text
+from job_scheduler.service.models import LARGEST_ID
 from job_scheduler.service.pages.words import day_and_time, lasting
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
-    from job_scheduler.service.pages.contract import Job, JobType, Outcome
+    from job_scheduler.service.models import JobOut, OutcomeOut, RunDetail, RunOut
+    from job_scheduler.stores.base import Counts
 
-OUTCOMES: Final = 20
-"""How many of its last runs a job shows."""
-
-_LARGEST: Final = 2**63 - 1
-_LONGEST: Final = 200
+_LONGEST: Final = 1000
+_LONGEST_ERROR: Final = 300
 
 
 class Where(NamedTuple):
-    """What of the lists is looked at; the query of the page's address."""
+    """What of the lists is looked at: the query of the page's address."""
 
     text: str = ""
     state: str = ""
-    after: str = ""
+    after: int = 0
     runs: str = ""
     job: int | None = None
     before: str = ""
@@ -39,13 +39,13 @@ class Where(NamedTuple):
             name: value.replace("\0", "")[:_LONGEST]
             for name, value in parse_qsl(query, errors="replace")
         }
-        state, runs, job = given.get("state", ""), given.get("runs", ""), given.get("job", "")
+        state, runs = given.get("state"), given.get("runs")
         return cls(
             text=given.get("text", "").strip(),
             state=state if state in ("active", "paused") else "",
-            after=given.get("after", ""),
-            runs=runs if runs in RunState.__members__.values() else "",
-            job=int(job) if job.isascii() and job.isdigit() and int(job) <= _LARGEST else None,
+            after=_number(given.get("after")) or 0,
+            runs=runs if runs in list(RunState) else "",
+            job=_number(given.get("job")),
             before=given.get("before", ""),
         )
 
@@ -54,7 +54,8 @@ class Where(NamedTuple):
         return urlencode([(name, value) for name, value in self._asdict().items() if value])
 
     @property
-    def paused(self) -> bool | None:
+    def is_paused(self) -> bool | None:
+        """Whether only jobs that are paused are looked at, or only those that are not."""
         return {"active": False, "paused": True}.get(self.state)
 
     @property
@@ -71,6 +72,28 @@ class Where(NamedTuple):
         return (f"/?{query}" if query else "/") + (f"#{to}" if to else "")
 
 
+def _number(text: str | None) -> int | None:
+    if not (text and text.isascii() and text.isdigit() and len(text) < 20):
+        return None
+    return min(int(text), LARGEST_ID)
+
+
+class Totals(NamedTuple):
+    """The figures at the head of the page."""
+
+    jobs: int
+    running: int
+    of: str
+    waiting: int
+    next_run_at: datetime | None
+
+
+def totals_of(counts: Counts, limit: int | None) -> Totals:
+    """How much there is; what goes on may be more than one server runs, if there are several."""
+    of = "" if limit is None else f"of {limit}" if counts.running <= limit else "on all servers"
+    return Totals(counts.schedules, counts.running, of, counts.due, counts.next_at)
+
+
 class Bar(NamedTuple):
     """One run in the strip of a job."""
 
@@ -82,25 +105,25 @@ class Bar(NamedTuple):
 class JobRow(NamedTuple):
     """A job as it is listed."""
 
-    job: Job
+    job: JobOut
     state: str
     words: str
     bars: list[Bar]
     parameters: str
 
 
-def job_row(job: Job, outcomes: Sequence[Outcome]) -> JobRow:
-    """A job with its last runs, oldest first, and its parameters without their secrets."""
+def job_row(job: JobOut, outcomes: Sequence[OutcomeOut]) -> JobRow:
+    """A job with its last runs, the oldest first."""
     return JobRow(
         job,
         state_of(job),
         job.schedule.removesuffix(f" ({job.timezone})"),
-        [_bar(outcome) for outcome in reversed(outcomes[:OUTCOMES])],
-        shown_json(job.parameters) if job.parameters else "",
+        [_bar(outcome) for outcome in reversed(outcomes)],
+        as_json(job.parameters) if job.parameters else "",
     )
 
 
-def state_of(job: Job) -> str:
+def state_of(job: JobOut) -> str:
     """The one word for how it stands with a job."""
     if job.running:
         return "running"
@@ -108,37 +131,73 @@ def state_of(job: Job) -> str:
         return "paused"
     if job.last_state == RunState.FAILED:
         return "failing"
-    return "active" if job.next_run_at else "over"
+    return "over" if job.next_run_at is None else "active"
 
 
-def _bar(outcome: Outcome) -> Bar:
-    label = f"{outcome.state.capitalize()}, {day_and_time(outcome.started_at or outcome.at)}"
+def _bar(outcome: OutcomeOut) -> Bar:
+    label = f"{outcome.state.capitalize()}, {day_and_time(outcome.started_at or outcome.due_at)}"
     if outcome.started_at and outcome.ended_at:
         took = (outcome.ended_at - outcome.started_at).total_seconds()
-        label += f", took {lasting(took)}"
+        label += f", took {lasting(max(0.0, took))}"
     return Bar(outcome.run_id, outcome.state, label)
 
 
-def shown_json(value: Any) -> str:
+class RunRow(NamedTuple):
+    """A run as it is listed."""
+
+    run: RunOut
+    name: str
+    error: str
+
+
+def run_row(run: RunOut) -> RunRow:
+    """A run with its error in one line."""
+    error = masked_text(run.error[:_LONGEST_ERROR]) if run.error else ""
+    return RunRow(run, run.job_name or run.job_type, " ".join(error.split()))
+
+
+class RunView(NamedTuple):
+    """A run with all that is known of it."""
+
+    run: RunDetail
+    name: str
+    texts: list[tuple[str, str]]
+    """Titles and what stands under them."""
+
+
+def run_view(run: RunDetail) -> RunView:
+    """A run with its error, output, result and parameters."""
+    texts = [
+        ("Error", masked_text(run.error or "")),
+        ("Traceback", masked_text(run.traceback or "")),
+        ("Output", masked_text(run.output)),
+        ("Result", "" if run.result is None else as_json(run.result)),
+        ("Parameters", as_json(run.parameters) if run.parameters else ""),
+    ]
+    return RunView(run, run.job_name or run.job_type, [each for each in texts if each[1]])
+
+
+def as_json(value: Any) -> str:
     """JSON for people: over several lines, any script as it is, secrets hidden."""
-    return json.dumps(masked(value), indent=2, ensure_ascii=False, default=str)
+    return json.dumps(masked(value), indent=2, ensure_ascii=False)
 
 
 class TypeOption(NamedTuple):
-    """A kind of job in the form that adds one."""
+    """A job type in the form that adds a job."""
 
     name: str
     description: str
     example: str
 
 
-def type_option(job_type: JobType) -> TypeOption:
-    """A kind of job, with parameters to begin from."""
-    example = _example(job_type.parameters)
+def type_option(described: Mapping[str, Any]) -> TypeOption:
+    """A job type, with parameters to begin from."""
+    properties = described["parameters"].get("properties", {})
+    example = {name: _example(schema) for name, schema in properties.items()}
     return TypeOption(
-        job_type.name,
-        (job_type.description or "").strip().partition("\n")[0],
-        json.dumps(example, indent=2, ensure_ascii=False) if example else "{}",
+        described["name"],
+        described["description"] or "",
+        json.dumps(example, indent=2, ensure_ascii=False),
     )
 
 
@@ -152,18 +211,9 @@ _EMPTY: Final[Mapping[str, Any]] = {
 }
 
 
-def _example(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A value for each parameter that the schema names."""
-    return {name: _example_of(field) for name, field in schema.get("properties", {}).items()}
-
-
-def _example_of(field: Any) -> Any:
-    if not isinstance(field, dict):
-        return None
-    if field.get("examples"):
-        return field["examples"][0]
-    if field.get("default") is not None:
-        return field["default"]
-    kinds = [field, *field.get("anyOf", [])]
-    known = [_EMPTY[kind["type"]] for kind in kinds if kind.get("type") in _EMPTY]
-    return known[0] if known else None
+def _example(schema: Mapping[str, Any]) -> Any:
+    """The default of a parameter, or something empty of its kind."""
+    if schema.get("default") is not None:
+        return schema["default"]
+    kinds = [schema.get("type"), *(each.get("type") for each in schema.get("anyOf", []))]
+    return next((_EMPTY[kind] for kind in kinds if isinstance(kind, str) and kind in _EMPTY), None)

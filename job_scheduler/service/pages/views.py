@@ -125,7 +125,7 @@ def job_row(job: JobOut, outcomes: Sequence[OutcomeOut]) -> JobRow:
 
 def state_of(job: JobOut) -> str:
     """The one word for how it stands with a job."""
-    if job.running:
+    if job.running or job.last_state == RunState.RUNNING:  # by its schedule, or beside it
         return "running"
     if not job.is_active:
         return "paused"

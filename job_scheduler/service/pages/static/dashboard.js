@@ -64,6 +64,7 @@ function isLike(one, other) {
 
 function show(text) {
   const focused = document.activeElement;
+  const around = focused.closest("section") ?? document.getElementById("main");
   const parts = new DOMParser().parseFromString(text, "text/html").body;
   for (const part of [...parts.children]) {
     const old = part.id && document.getElementById(part.id);
@@ -72,7 +73,7 @@ function show(text) {
   }
   tick();
   if (focused !== document.body && !focused.isConnected) {
-    document.querySelector("h2[tabindex], main").focus();
+    (around.querySelector("h2[tabindex]") ?? around).focus();
   }
 }
 

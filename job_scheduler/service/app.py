@@ -16,6 +16,7 @@ from job_scheduler.service.api import about, jobs, runs
 from job_scheduler.service.core import CronService
 from job_scheduler.service.job_types.registry import find_job_types
 from job_scheduler.service.metrics import Metrics
+from job_scheduler.service.pages import router as pages
 from job_scheduler.service.problems import RESPONSES
 from job_scheduler.service.run_log import RunLog
 from job_scheduler.service.security import secured
@@ -72,6 +73,7 @@ class Service:
         for module in (jobs, runs, about):
             rest.include_router(module.router)
         api.include_router(rest)
+        api.include_router(pages.router)
         docs.install(api)
         problems.install(api, lambda: self.types.names)
         return api

@@ -247,7 +247,7 @@ class TestWhatIsListed:
 
     def test_a_cursor_that_has_gone(self, client):
         answer = client.get("/?before=gone")
-        assert answer.status_code == 422
+        assert answer.status_code == 404
         assert "begin anew" in read(answer.text).text
 
 

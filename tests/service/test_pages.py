@@ -16,7 +16,7 @@ from job_scheduler.service.pages.assets import STATIC, html
 from job_scheduler.service.pages.forms import JobForm
 from job_scheduler.service.pages.views import Where, job_row, run_row, totals_of, type_option
 from job_scheduler.stores.base import Counts
-from tests.service.conftest import ended, eventually, made
+from tests.service.conftest import ended, eventually, made, opened
 from tests.service.html_reader import Tag, fields_of, form_of, read
 
 EVIL = "<script>alert('x')</script>\"'&"
@@ -53,6 +53,12 @@ class TestWithoutAnything:
         body = re.search(r"-d '(.*)'$", command, re.DOTALL)[1]
         answer = client.post("/jobs", content=body, headers={"Content-Type": "application/json"})
         assert answer.status_code == 201
+
+    def test_the_command_has_a_place_for_the_key_where_there_is_one(self, address):
+        with opened(address, api_key="k" * 32) as client:
+            assert client.get("/").status_code == 401
+            page = page_of(client, auth=("", "k" * 32))
+            assert "X-API-Key: YOUR_KEY" in page.one(id="jobs").one("pre").text
 
     def test_nothing_matches_a_filter(self, client):
         made(client, name="Report")
@@ -462,6 +468,7 @@ def test_a_full_page_is_rendered_within_30_ms():
                 "rows": [job_row(job, outcomes) for job in jobs], "next_jobs": "50",
                 "runs": [run_row(run) for run in runs], "next_runs": "x",
                 "run_states": list(RunState), "base_url": "http://localhost:8000",
+                "has_key": False,
             },
         )  # fmt: skip
         took.append(time.process_time() - began)

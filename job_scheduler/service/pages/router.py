@@ -98,6 +98,7 @@ async def _dashboard(request: Request, service: CronService, form: JobForm) -> R
         "next_runs": runs.next,
         "run_states": list(RunState),
         "base_url": str(request.base_url).rstrip("/"),
+        "has_key": "authorization" in request.headers,
     }
     if not is_part:
         values |= {"form": form, "types": [type_option(each) for each in service.types.describe()]}

@@ -22,7 +22,7 @@ from job_scheduler.service.changes import Changes
 from job_scheduler.service.models import JobIn, RunIn
 from job_scheduler.service.problems import ConflictError, KeyReusedError
 from job_scheduler.service.views import job_out, outcome_out, run_detail, run_out
-from job_scheduler.stores.base import NewRun, RunQuery, ScheduleQuery
+from job_scheduler.stores.base import ALL_SCHEDULES, NewRun, RunQuery, ScheduleQuery
 from job_scheduler.stores.payload import encode
 from job_scheduler.triggers import Cron
 
@@ -80,7 +80,7 @@ class CronService:
 
     # Jobs
 
-    async def jobs(self, query: ScheduleQuery = ScheduleQuery()) -> Page[JobOut]:  # noqa: B008
+    async def jobs(self, query: ScheduleQuery = ALL_SCHEDULES) -> Page[JobOut]:
         """Jobs, ordered by their numbers."""
         records = await self.store.schedules(_one_more(query))
         return _page([job_out(record) for record in records], query.limit, lambda job: str(job.id))

@@ -127,7 +127,7 @@ class TestTheApplication:
         assert application.ended("count", until=3)["result"] == [1, 2, 3]
         for hidden in ("_helper", "__init__", "LIMIT", "jobs_of", "os"):
             status, told = application.refusal(f"/run/{hidden}", {})
-            assert status == 422, told
+            assert status == 404, told
             assert "known are Count" in told
         status, told = application.refusal("/run/count", {"parameters": {"untill": 3}})
         assert status == 422

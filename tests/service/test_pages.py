@@ -292,7 +292,7 @@ class TestButtons:
         said = read(answer.text).one(id="said").one("p")
         assert (said.text, said.attributes["class"]) == ("there is no job 7", "bad")
         assert client.post("/ui/jobs/7/explode", data={"a": "b"}).status_code == 404
-        assert client.post("/ui/jobs/x/run", data={"a": "b"}).status_code == 422
+        assert client.post("/ui/jobs/x/run", data={"a": "b"}).status_code == 404
         assert client.post("/ui/jobs/7/run").status_code == 415
         assert client.post("/ui/jobs/7/run", json={}).status_code == 415
         assert client.post("/ui/jobs", data={str(n): "" for n in range(90)}).status_code == 415

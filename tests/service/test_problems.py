@@ -188,7 +188,7 @@ def test_parameters_and_headers_are_named(app):
     told = problem(ask(app, "GET", "/jobs?limit=0"), 422)
     assert told["errors"][0]["parameter"] == "limit"
     assert told["detail"].startswith("parameter limit: input should be greater")
-    told = problem(ask(app, "GET", "/jobs/x"), 422)
+    told = problem(ask(app, "GET", "/jobs/x"), 404, "not-found")
     assert told["errors"][0]["parameter"] == "number"
     assert told["errors"][0]["value"] == "x"
     response = ask(app, "POST", "/jobs", json=GOOD, headers={"Idempotency-Key": "123456"})
@@ -335,7 +335,7 @@ def test_an_unknown_job_type_lists_the_known():
     assert mistake["pointer"] == "/job_type"
     assert mistake["known"] == ["clean_up", "data_processing"]
     assert told["detail"].endswith("known are clean_up, data_processing")
-    told = problem(ask(raising(error), "POST", "/raise/os.system"), 422)
+    told = problem(ask(raising(error), "POST", "/raise/os.system"), 404, "not-found")
     assert told["errors"][0]["parameter"] == "job_type"
     assert "pointer" not in told["errors"][0]
 

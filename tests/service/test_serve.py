@@ -81,9 +81,13 @@ class Server:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json", **headers}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=30) as answer:
-            content = answer.read()
-            return json.loads(content) if content else None
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                content = answer.read()
+        except urllib.error.HTTPError as error:
+            error.close()
+            raise
+        return json.loads(content) if content else None
 
     def end(self, number: int = signal.SIGTERM) -> int:
         self.process.send_signal(number)

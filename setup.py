@@ -52,6 +52,7 @@ TEST = [
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
     "ruff>=0.6",
+    "schemathesis>=4",
     "setuptools>=70.1",  # builds the package in a test, without a network
     "trustme>=1.1",
     "types-PyYAML",

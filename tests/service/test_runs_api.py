@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from urllib.parse import quote
 
 import pytest
 
@@ -116,6 +117,17 @@ class TestCancelling:
     def test_what_waits(self, client):
         run_id = start(client, "Note", delay=3600)["id"]
         assert client.post(f"/runs/{run_id}/cancel").json()["state"] == "cancelled"
+
+
+class TestIds:
+    @pytest.mark.parametrize("key", ["a/b", "a?b#c", "../x", "a/cancel"])
+    def test_any_key_makes_an_id_that_is_found(self, client, key):
+        run = client.post("/run/note", headers={"Idempotency-Key": key}).json()
+        found = client.get(f"/runs/{quote(run['id'], safe='')}")
+        assert found.json()["id"] == run["id"]
+        assert ended(client, quote(run["id"], safe=""))["state"] == "completed"
+        again = client.post(f"/runs/{quote(run['id'], safe='')}/retry")
+        assert again.status_code == 202
 
 
 class TestTryingAgain:

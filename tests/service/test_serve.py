@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -85,8 +86,11 @@ class Server:
             with urllib.request.urlopen(request, timeout=30) as answer:
                 content = answer.read()
         except urllib.error.HTTPError as error:
-            error.close()
-            raise
+            with error:  # what was sent is read at once, so that no socket is left open
+                told = io.BytesIO(error.read())
+            raise urllib.error.HTTPError(
+                error.url, error.code, error.reason, error.headers, told
+            ) from None
         return json.loads(content) if content else None
 
     def end(self, number: int = signal.SIGTERM) -> int:

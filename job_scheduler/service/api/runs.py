@@ -65,14 +65,14 @@ async def list_runs(
     return listed(request, await service.runs(run_query(limit, cursor, state, job)), RUNS)
 
 
-@router.get("/runs/{run_id}", response_model=RunDetail, responses=problems(404, 422))
+@router.get("/runs/{run_id:path}", response_model=RunDetail, responses=problems(404, 422))
 async def get_run(service: Service, run_id: RunId) -> Response:
     """One run, with its error, output and result."""
     return json_of(DETAIL, await service.run(run_id))
 
 
 @router.post(
-    "/runs/{run_id}/cancel",
+    "/runs/{run_id:path}/cancel",
     status_code=202,
     response_model=RunDetail,
     responses=problems(404, 409, 422),
@@ -83,7 +83,7 @@ async def cancel_run(service: Service, run_id: RunId) -> Response:
 
 
 @router.post(
-    "/runs/{run_id}/retry",
+    "/runs/{run_id:path}/retry",
     status_code=202,
     response_model=RunOut,
     responses=problems(404, 409, 422),

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 QUEUE_VENV := .venv-queue
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test flake soak lint bench-launch bench-cron bench-schedules bench-queue clean
+.PHONY: help demo serve test flake soak lint bench-launch bench-cron bench-schedules bench-queue bench-service clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ bench-schedules: $(VENV)/.bench ## Measure many schedules and how late their job
 
 bench-queue: $(QUEUE_VENV)/.bench ## Measure durable job queues, beside peers (20 minutes)
 	$(QUEUE_VENV)/bin/python benchmarks/queues.py
+
+bench-service: $(VENV)/.bench ## Measure how fast the service answers, on both stores (6 minutes)
+	$(BIN)/python benchmarks/service.py
 
 clean: ## Remove the virtual environments, all caches, and what "make serve" has kept
 	rm -rf .serve $(VENV) $(QUEUE_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

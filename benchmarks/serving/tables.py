@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 
-from serving.rounds import CEILING, CEILING_ROWS, EMPTY_ROWS, FULL_ROWS, Figures, Row, Rounds
+from serving.rounds import CEILING, CEILING_ROWS, EMPTY_ROWS, FULL_ROWS, Figures, Rounds, Row
 
 _COLUMNS = ("/s", "x", "p50 ms", "p99 ms")
 _WIDTH = 8

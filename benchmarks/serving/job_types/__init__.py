@@ -1,0 +1,1 @@
+"""The folder of jobs that the measured service has."""

@@ -129,8 +129,8 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
             f"JOB_SCHEDULER_PORT"
         ) from error
     with listening:
-        # Connections inherit it. Else a body waits for the client to acknowledge its head, for 40 ms;
-        # asyncio sees to that, but not for sockets that do not name their protocol, as this one.
+        # Connections inherit it; else each body waits, up to 40 ms, until its head is acknowledged.
+        # asyncio sees to that itself, but not where a socket does not name its protocol, as here.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         yield listening
 

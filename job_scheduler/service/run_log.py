@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import StoreError
@@ -38,18 +39,24 @@ class RunLog:
     def __init__(self, service: CronService, metrics: Metrics) -> None:
         self._service = service
         self._metrics = metrics
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._thread = asyncio.get_running_loop(), threading.get_ident()
         self._news: asyncio.Queue[_News] = asyncio.Queue()
         self._numbers: dict[str, int] = {}
         self._task = self._loop.create_task(self._follow(), name="run log")
 
     def started(self, claim: Claim, run: Run) -> None:
         """An attempt has started."""
-        self._loop.call_soon_threadsafe(self._news.put_nowait, (claim, run, None))
+        self._note((claim, run, None))
 
     def ended(self, claim: Claim, run: Run, again: bool) -> None:
         """An attempt has ended, and whether there will be another."""
-        self._loop.call_soon_threadsafe(self._news.put_nowait, (claim, run, again))
+        self._note((claim, run, again))
+
+    def _note(self, news: _News) -> None:
+        if threading.get_ident() == self._thread:
+            self._news.put_nowait(news)  # it costs less than to wake the loop that is awake
+        else:
+            self._loop.call_soon_threadsafe(self._news.put_nowait, news)
 
     async def close(self) -> None:
         """Log what is left, and end."""

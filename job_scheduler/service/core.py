@@ -17,22 +17,24 @@ from job_scheduler import instants
 from job_scheduler.errors import InvalidOptionError, UnknownIdError
 from job_scheduler.planning import check_id, check_timeout, policies_of
 from job_scheduler.retry import retry_policy
+from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution, Schedule
 from job_scheduler.service.changes import Changes
 from job_scheduler.service.models import JobIn, RunIn
 from job_scheduler.service.problems import ConflictError, KeyReusedError
 from job_scheduler.service.views import job_out, outcome_out, run_detail, run_out
-from job_scheduler.stores.base import ALL_SCHEDULES, NewRun, RunQuery, ScheduleQuery
+from job_scheduler.stores.base import ALL_SCHEDULES, NewRun, RunQuery, RunRecord, ScheduleQuery
 from job_scheduler.stores.payload import encode
 from job_scheduler.triggers import Cron
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from job_scheduler.scheduler import Scheduler
     from job_scheduler.service.job_types.registry import JobTypes
     from job_scheduler.service.models import JobOut, JobPatch, OutcomeOut, RunDetail, RunOut
-    from job_scheduler.stores.base import Counts, RunRecord, ScheduleRecord
+    from job_scheduler.stores.base import Counts, ScheduleRecord
 
 Item = TypeVar("Item")
 
@@ -210,7 +212,7 @@ class CronService:
         schedule = record.schedule
         run_id = _run_id(schedule.id, key)
         run = NewRun.beside_its_schedule(schedule, run_id, self.store.now())
-        return await self._enqueue(run, key)
+        return await self._enqueue(run, key, record)
 
     async def start(self, job_type: str, wanted: RunIn, key: str | None = None) -> RunOut:
         """Run something once, without a job."""
@@ -228,7 +230,7 @@ class CronService:
             retry=retry_policy(wanted.max_retries, "max_retries"),
             timeout=wanted.timeout,
         )
-        return await self._enqueue(run, key)
+        return await self._enqueue(run, key, None)
 
     async def retry(self, run_id: str, key: str | None = None) -> RunOut:
         """Run once more what a run that has ended has run."""
@@ -253,20 +255,22 @@ class CronService:
             run = run._replace(schedule_id=None)
         else:
             run = run._replace(retry=job_record.schedule.retry, timeout=job_record.schedule.timeout)
-        return await self._enqueue(run, key)
+        return await self._enqueue(run, key, job_record)
 
-    async def _enqueue(self, run: NewRun, key: str | None) -> RunOut:
+    async def _enqueue(self, run: NewRun, key: str | None, job: ScheduleRecord | None) -> RunOut:
+        now = self.store.now()
         if key is not None:
-            run = run._replace(keep_until=self.store.now() + _KEPT)
-        taken = await self._engine.enqueue_known([run], ConflictResolution.IGNORE)
+            run = run._replace(keep_until=now + _KEPT)
+        if not await self._engine.enqueue_known([run], ConflictResolution.IGNORE):
+            self.changes.note()
+            return run_out(_as_accepted(run, now), job)
         record = await self.store.run(run.id)
         if record is None:
-            raise UnknownIdError(f"the run {run.id} was deleted as soon as it was made")
-        if taken and (record.args, dict(record.kwargs)) != (run.args, run.kwargs):
+            raise UnknownIdError(f"the run {run.id} was deleted as soon as it was looked for")
+        if (record.args, dict(record.kwargs)) != (run.args, run.kwargs):
             raise KeyReusedError(
                 f"the Idempotency-Key {key!r} was given before, with other parameters"
             )
-        self.changes.note()
         return run_out(record, await self._job_of(record))
 
     async def runs(self, query: RunQuery) -> Page[RunOut]:
@@ -342,6 +346,20 @@ def fingerprint(request: Any) -> str:
     """The same for the same request."""
     text = json.dumps(request, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _as_accepted(run: NewRun, now: datetime) -> RunRecord:
+    """What the store holds of a new run, without asking it: that costs as much as to keep it."""
+    return RunRecord(
+        id=run.id,
+        job=run.job,
+        schedule_id=run.schedule_id,
+        state=RunState.PENDING,
+        attempt=0,
+        at=run.at,
+        kwargs=run.kwargs,
+        created_at=now,
+    )
 
 
 def _run_id(of: str, key: str | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from datetime import datetime, timedelta
 from urllib.parse import quote
 
 import pytest
@@ -34,6 +35,13 @@ class TestFireAndForget:
         run = start(client, "Note", delay=3600, priority=1, max_retries=2)
         detail = client.get(f"/runs/{run['id']}").json()
         assert (detail["state"], detail["max_retries"]) == ("pending", 2)
+
+    def test_the_answer_is_what_is_kept(self, client):
+        run = start(client, "Note", delay=3600, parameters={"a": [1.5, "ü", None, {"b": 2**70}]})
+        kept = client.get(f"/runs/{run['id']}").json()
+        asked_at, kept_at = (datetime.fromisoformat(each.pop("created_at")) for each in (run, kept))
+        assert {name: kept[name] for name in run} == run
+        assert abs(kept_at - asked_at) < timedelta(seconds=5)
 
     def test_with_a_key_happens_once(self, client):
         def post(**parameters):

@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import TYPE_CHECKING, Any, Final
 
-from fastapi import APIRouter, FastAPI
+from fastapi import FastAPI
 
 from job_scheduler import __version__
 from job_scheduler.scheduler import Scheduler
@@ -60,6 +60,9 @@ class Service:
         self.app: ASGIApp = secured(self.api, settings)
 
     def _make_api(self) -> FastAPI:
+        everywhere: dict[int | str, dict[str, Any]] = {
+            status: RESPONSES[status] for status in _EVERYWHERE
+        }
         api = FastAPI(
             title="job_scheduler",
             version=__version__,
@@ -69,10 +72,8 @@ class Service:
             redoc_url=None,
             separate_input_output_schemas=False,
         )
-        rest = APIRouter(responses={status: RESPONSES[status] for status in _EVERYWHERE})
-        for module in (jobs, runs, about):
-            rest.include_router(module.router)
-        api.include_router(rest)
+        for module in (jobs, runs, about):  # each by itself: a router within a router costs time
+            api.include_router(module.router, responses=everywhere)
         api.include_router(pages.router)
         docs.install(api)
         problems.install(api, lambda: self.types.names)

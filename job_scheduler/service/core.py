@@ -142,9 +142,9 @@ class CronService:
                 f"job {number} was scheduled by a program, {record.schedule.trigger.describe()}: "
                 f"it can be paused, deleted, or given a cron_expression"
             )
-        now = dict(job_out(record))
+        job = job_out(record)
+        now = {name: getattr(job, name) for name in JobIn.model_fields}
         now["timezone"] = now["timezone"] or "UTC"
-        now = {name: now[name] for name in JobIn.model_fields}
         wanted = JobIn.model_construct(**{**now, **given})
         return await self._redefine(record, wanted, dict(record.schedule.about))
 

@@ -24,7 +24,7 @@ def job_out(record: ScheduleRecord) -> JobOut:
     schedule, about = record.schedule, record.schedule.about
     trigger = schedule.trigger
     cron = trigger if isinstance(trigger, Cron) else None
-    return JobOut.model_construct(
+    return JobOut(
         id=record.number,
         name=name_of(record),
         description=about.get("description"),
@@ -71,13 +71,13 @@ def in_words(trigger: Trigger) -> str:
 
 def run_out(record: RunRecord, job: ScheduleRecord | None) -> RunOut:
     """A run, as lists show it."""
-    return RunOut.model_construct(**_of_run(record, job))
+    return RunOut(**_of_run(record, job))
 
 
 def run_detail(record: RunRecord, job: ScheduleRecord | None) -> RunDetail:
     """A run with all that is known of it."""
     error = record.error
-    return RunDetail.model_construct(
+    return RunDetail(
         **_of_run(record, job),
         traceback=_traceback(error),
         output=record.stderr,
@@ -141,7 +141,7 @@ def _traceback(error: RunError | None) -> str | None:
 
 def outcome_out(outcome: Outcome) -> OutcomeOut:
     """How a run has ended."""
-    return OutcomeOut.model_construct(
+    return OutcomeOut(
         run_id=outcome.run_id,
         state=outcome.state,
         due_at=outcome.at,

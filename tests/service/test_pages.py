@@ -477,17 +477,19 @@ def test_a_full_page_is_rendered_within_30_ms():
 
 
 def _a_job(number, now):
-    return JobOut.model_construct(
+    return JobOut(
         id=number, name=f"Job {number}", description=None, job_type="Note",
         cron_expression="*/5 * * * *", schedule="every 5 minutes (UTC)", timezone="UTC",
         parameters={"dataset": "user_events", "token": "x"}, is_active=True, max_retries=None,
-        created_at=now, last_run_at=now, next_run_at=now, last_state="completed", running=0,
+        timeout=None, priority=5, overlap="skip", catch_up="latest", misfire_grace_time=None,
+        jitter=None, start=None, end=None, pause_on_failures=None, created_at=now, updated_at=now,
+        last_run_at=now, next_run_at=now, last_state="completed", running=0,
         completed=20, failed=3, cancelled=0, missed=0,
     )  # fmt: skip
 
 
 def _a_run(number, now):
-    return RunOut.model_construct(
+    return RunOut(
         id=f"run-{number}", job_id=1, job_name="Job 1", job_type="Note", state="failed",
         attempt=1, parameters={}, due_at=now, created_at=now, started_at=now, ended_at=now,
         duration=1.5, exit_code=1, signal=None, error="ValueError: it did not work " * 5,

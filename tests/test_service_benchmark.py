@@ -52,7 +52,7 @@ def test_the_table_has_medians_ratios_and_gaps():
     from serving.tables import table
 
     def figures(rate):
-        return {"rate": rate, "p50": 1.0, "p99": 20.25}
+        return {"rate": rate, "p50": 1.0, "p99": 20.25, "cpu": 0.5}
 
     rounds = Rounds()
     for rate in (100, 400, 200):
@@ -60,11 +60,19 @@ def test_the_table_has_medians_ratios_and_gaps():
     rounds.add("B", "GET /healthz, 1", figures(50))
     rounds.add(CEILING, "GET /, 1", figures(5000))
     lines = {line.partition("  ")[0]: line.split()[3:] for line in table(rounds).splitlines()}
-    mine, others = ["200", "1.00", "1.00", "20.2"], ["50.0", "0.25", "1.00", "20.2"]
+    mine, others = (
+        ["200", "1.00", "1.00", "20.2", "0.500"],
+        ["50.0", "0.25", "1.00", "20.2", "0.500"],
+    )
     assert lines["GET /healthz, 1"] == mine + others
-    assert lines["GET /metrics, 1"] == ["-"] * 8
-    assert lines["POST /, 1"] == ["-"] * 4
-    assert lines["GET /, 1"] == ["5,000", "1.00", "20.2"]  # that of uvicorn, which stands last
+    assert lines["GET /metrics, 1"] == ["-"] * 10
+    assert lines["POST /, 1"] == ["-"] * 5
+    assert lines["GET /, 1"] == [
+        "5,000",
+        "1.00",
+        "20.2",
+        "0.500",
+    ]  # that of uvicorn, which stands last
 
 
 def test_a_quick_run_measures_every_row(tmp_path):

@@ -192,10 +192,12 @@ def _measure(
 
 def _ask_and_wait(server: servers.Server, row: Row, seconds: float) -> Figures:
     """The same, and how many of the runs were completed in a second until none was left."""
-    before, began = server.completed(), time.perf_counter()
+    before, began, cpu = server.completed(), time.perf_counter(), server.cpu()
     figures = ask(server, row, seconds)
-    server.wait_for_runs(before + int(figures["answered"]))
-    return {**figures, "run rate": figures["answered"] / (time.perf_counter() - began)}
+    count = figures["answered"]
+    server.wait_for_runs(before + int(count))
+    took, cpu = time.perf_counter() - began, server.cpu() - cpu
+    return {**figures, "run rate": count / took, "cpu": cpu / count * 1000}
 
 
 def ask(server: servers.Server, row: Row, seconds: float) -> Figures:
@@ -211,6 +213,7 @@ def ask(server: servers.Server, row: Row, seconds: float) -> Figures:
     if row.method == "POST":
         given["body"] = json.dumps({"parameters": {"recipient": "user@example.com"}})
     command = [sys.executable, str(_CLIENT), json.dumps(given)]
+    cpu = server.cpu()
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, check=True, timeout=seconds + _PATIENCE
     )
@@ -219,4 +222,4 @@ def ask(server: servers.Server, row: Row, seconds: float) -> Figures:
     if list(statuses) != [row.expected]:
         found = re.sub(r"[{}']", "", str(statuses))
         raise RequestError(f"{row.method} {row.path} is answered with {found}")
-    return figures
+    return {**figures, "cpu": (server.cpu() - cpu) / figures["answered"] * 1000}

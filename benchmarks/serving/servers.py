@@ -36,6 +36,11 @@ class Server(NamedTuple):
     port: int
     process: subprocess.Popen[bytes]
 
+    def cpu(self) -> float:
+        """Seconds of a processor that it has used, in all its threads."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def get(self, path: str) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as answer:
             text: str = answer.read().decode()

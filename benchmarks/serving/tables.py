@@ -6,7 +6,7 @@ import statistics
 
 from serving.rounds import CEILING, CEILING_ROWS, EMPTY_ROWS, FULL_ROWS, Figures, Rounds, Row
 
-_COLUMNS = ("/s", "x", "p50 ms", "p99 ms")
+_COLUMNS = ("/s", "x", "p50 ms", "p99 ms", "CPU ms")
 _WIDTH = 8
 
 
@@ -57,8 +57,9 @@ def _found(rounds: Rounds, subject: str, row: Row) -> Figures | None:
 def _figures(found: Figures | None, first: Figures | None) -> str:
     if found is None:
         return _cells("-" * len(_COLUMNS))
+    times = (figure(found[name]) for name in ("p50", "p99", "cpu"))
     ratio = "" if first is None else f"{found['rate'] / first['rate']:.2f}"
-    return _cells((figure(found["rate"]), ratio, figure(found["p50"]), figure(found["p99"])))
+    return _cells((figure(found["rate"]), ratio, *times))
 
 
 def _cells(texts: tuple[str, ...] | str) -> str:
@@ -69,4 +70,6 @@ def figure(value: float) -> str:
     """Three digits that count, or all before the point."""
     if value >= 100:
         return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+    if value >= 10:
+        return f"{value:.1f}"
+    return f"{value:.2f}" if value >= 1 else f"{value:.3f}"

@@ -76,6 +76,7 @@ async def _serve(service: Service, settings: Settings, listening: socket.socket)
         raise StoreError(f"DATABASE_URL is {where}: {error}") from error
     config = uvicorn.Config(
         service.app,
+        http="h11",  # httptools, which is faster, keeps a head of any length in memory
         log_config=None,
         access_log=settings.debug,
         server_header=False,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import io
 import json
 import os
@@ -185,6 +186,19 @@ class TestTheFirstMinute:
         assert len(lines) == 1, server.text
         assert said in lines[0]
         assert "hunter2" not in server.text
+
+    def test_answers_a_kept_connection_at_once(self, start):
+        """A body that waited for the acknowledgement of its head would come after 40 ms."""
+        port = int(start().ready().url.rpartition(":")[2])
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        took = []
+        for _ in range(60):  # the first ones are acknowledged at once
+            began = time.monotonic()
+            connection.request("GET", "/healthz")
+            connection.getresponse().read()
+            took.append(time.monotonic() - began)
+        connection.close()
+        assert min(took[-20:]) < 0.03
 
     def test_tells_of_a_port_that_is_taken(self, start):
         port = start().ready().url.rpartition(":")[2]

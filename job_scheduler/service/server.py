@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -85,6 +86,8 @@ async def _serve(service: Service, settings: Settings, listening: socket.socket)
         ws="none",
     )
     server = _Server(config, service)
+    gc.collect()
+    gc.freeze()  # all that was imported: the collector would go through it for 50 ms each time
     print(_words(service, settings, listening), flush=True)
     await server.serve(sockets=[listening])
     if not server.started:

@@ -43,7 +43,7 @@ bench-schedules: $(VENV)/.bench ## Measure many schedules and how late their job
 bench-queue: $(QUEUE_VENV)/.bench ## Measure durable job queues, beside peers (20 minutes)
 	$(QUEUE_VENV)/bin/python benchmarks/queues.py
 
-bench-service: $(VENV)/.bench ## Measure how fast the service answers, on both stores (6 minutes)
+bench-service: $(VENV)/.bench ## Measure how fast the service answers, on both stores (5 minutes)
 	$(BIN)/python benchmarks/service.py
 
 clean: ## Remove the virtual environments, all caches, and what "make serve" has kept

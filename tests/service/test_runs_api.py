@@ -128,7 +128,7 @@ class TestCancelling:
 
 
 class TestIds:
-    @pytest.mark.parametrize("key", ["a/b", "a?b#c", "../x", "a/cancel"])
+    @pytest.mark.parametrize("key", ["a/b", "a?b#c", "../x", "cancel"])
     def test_any_key_makes_an_id_that_is_found(self, client, key):
         run = client.post("/run/note", headers={"Idempotency-Key": key}).json()
         found = client.get(f"/runs/{quote(run['id'], safe='')}")

@@ -6,6 +6,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from pydantic import TypeAdapter
+from starlette.convertors import StringConvertor, register_url_convertor
 
 from job_scheduler.run import RunState
 from job_scheduler.service.api.common import (
@@ -22,6 +23,15 @@ from job_scheduler.service.api.common import (
 from job_scheduler.service.core import CronService
 from job_scheduler.service.models import RunDetail, RunIn, RunOut
 from job_scheduler.stores.base import RunQuery
+
+
+class _RunIds(StringConvertor):
+    """Ids may have slashes; what ends as one of the verbs is that verb."""
+
+    regex = r".+(?<!/cancel)(?<!/retry)"
+
+
+register_url_convertor("run", _RunIds())
 
 router = APIRouter(tags=["runs"])
 
@@ -65,14 +75,14 @@ async def list_runs(
     return listed(request, await service.runs(run_query(limit, cursor, state, job)), RUNS)
 
 
-@router.get("/runs/{run_id:path}", response_model=RunDetail, responses=problems(404, 422))
+@router.get("/runs/{run_id:run}", response_model=RunDetail, responses=problems(404, 422))
 async def get_run(service: Service, run_id: RunId) -> Response:
     """One run, with its error, output and result."""
     return json_of(DETAIL, await service.run(run_id))
 
 
 @router.post(
-    "/runs/{run_id:path}/cancel",
+    "/runs/{run_id:run}/cancel",
     status_code=202,
     response_model=RunDetail,
     responses=problems(404, 409, 422),
@@ -83,7 +93,7 @@ async def cancel_run(service: Service, run_id: RunId) -> Response:
 
 
 @router.post(
-    "/runs/{run_id:path}/retry",
+    "/runs/{run_id:run}/retry",
     status_code=202,
     response_model=RunOut,
     responses=problems(404, 409, 422),

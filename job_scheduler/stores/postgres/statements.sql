@@ -78,7 +78,7 @@ CREATE INDEX IF NOT EXISTS scheduled_jobs_ended ON scheduled_jobs (ended_at)
 -- For lists alone, which say COLLATE "C": a claim that took it would sort all that waits.
 CREATE INDEX IF NOT EXISTS scheduled_jobs_listed ON scheduled_jobs (
     job_name COLLATE "C", status COLLATE "C", created_at
-) WHERE status <> 'running';
+) WHERE status IN ('completed', 'failed', 'cancelled');
 CREATE INDEX IF NOT EXISTS scheduled_jobs_active ON scheduled_jobs (schedule_id)
     WHERE schedule_id IS NOT NULL AND status IN ('pending', 'running');
 CREATE INDEX IF NOT EXISTS scheduled_jobs_of_schedule ON scheduled_jobs (
@@ -518,15 +518,16 @@ WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
 ORDER BY r.created_at DESC, r.job_id DESC
 
 -- name: newest_runs
--- The index has the runs of each job and state in the order in which they came, but for those that
--- go on, which are few: so one run costs one entry less. The newest of all are in those groups
--- whose own newest are; each step from one name to the next costs one look into the index.
+-- The index has the ended runs of each job and state in the order in which they came; each step from
+-- one name to the next costs one look into it, and the newest of all are in those groups whose own
+-- newest are. Those that wait are sorted, so that neither to add a run nor to claim it costs an
+-- entry.
 WITH RECURSIVE {jobs}, newest AS (
     SELECT j.name, s.status, h.created_at, h.job_id
     FROM jobs AS j, unnest($1::text[]) AS s (status), LATERAL (
         SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
         WHERE n.job_name COLLATE "C" = j.name AND n.status COLLATE "C" = s.status
-            AND n.status <> 'running'{which}
+            AND n.status IN ('completed', 'failed', 'cancelled'){which}
         ORDER BY n.created_at DESC LIMIT 1
     ) AS h
 ), parts AS (
@@ -536,9 +537,20 @@ WITH RECURSIVE {jobs}, newest AS (
 SELECT m.created_at, m.job_id FROM parts AS g, LATERAL (
     SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
     WHERE n.job_name COLLATE "C" = g.name AND n.status COLLATE "C" = g.status
-        AND n.status <> 'running'{which}
+        AND n.status IN ('completed', 'failed', 'cancelled'){which}
     ORDER BY n.created_at DESC FETCH FIRST $2 ROWS WITH TIES
 ) AS m
+UNION ALL (
+    SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
+    WHERE 'pending' = ANY ($1) AND n.status = 'pending' AND NOT n.held{which}
+    ORDER BY n.created_at DESC FETCH FIRST $2 ROWS WITH TIES
+)
+UNION ALL (
+    SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
+    WHERE 'pending' = ANY ($1) AND n.status = 'pending' AND n.held
+        AND n.schedule_id IS NOT NULL{which}
+    ORDER BY n.created_at DESC FETCH FIRST $2 ROWS WITH TIES
+)
 UNION ALL
 SELECT n.created_at, n.job_id FROM scheduled_jobs AS n
 WHERE 'running' = ANY ($1) AND n.status = 'running' AND NOT n.held{which}
@@ -547,12 +559,12 @@ WHERE 'running' = ANY ($1) AND n.status = 'running' AND NOT n.held{which}
 jobs (name) AS (
     (
         SELECT n.job_name FROM scheduled_jobs AS n
-        WHERE n.status <> 'running' ORDER BY n.job_name COLLATE "C" LIMIT 1
+        WHERE n.status IN ('completed', 'failed', 'cancelled') ORDER BY n.job_name COLLATE "C" LIMIT 1
     )
     UNION ALL
     SELECT (
         SELECT n.job_name FROM scheduled_jobs AS n
-        WHERE n.status <> 'running' AND n.job_name COLLATE "C" > j.name
+        WHERE n.status IN ('completed', 'failed', 'cancelled') AND n.job_name COLLATE "C" > j.name
         ORDER BY n.job_name COLLATE "C" LIMIT 1
     )
     FROM jobs AS j WHERE j.name IS NOT NULL

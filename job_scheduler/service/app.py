@@ -82,13 +82,13 @@ class Service:
     @contextlib.asynccontextmanager
     async def _live(self, api: FastAPI) -> AsyncIterator[None]:
         """Run what is due for as long as the application is served."""
-        await self.scheduler.start()
         service = CronService(self.scheduler, self.types)
         metrics = Metrics(self.settings.max_concurrent_jobs)
         log = RunLog(service, metrics)
         self.scheduler.engine.observer = log
         api.state.service, api.state.metrics = service, metrics
         try:
+            await self.scheduler.start()
             yield
         finally:
             service.changes.close()

@@ -103,17 +103,16 @@ class CronService:
         Tells also whether it is new. Raises ``KeyReusedError`` if that was another request.
         """
         now = instants.now().isoformat()
-        request = fingerprint(wanted.model_dump(mode="json"))
         schedule_id = secrets.token_hex(10) if key is None else f"request:{key}"
         about = {"created_at": now, "updated_at": now}
-        if key is not None:
-            about["request"] = request
         schedule = self._schedule(wanted, schedule_id, about)
+        if key is not None:
+            about["request"] = fingerprint(wanted.model_dump(mode="json"))
         while not await self._engine.add_known(schedule, paused=not wanted.is_active):
             found = await self.store.schedule(schedule_id)
             if found is None:
                 continue  # it was deleted just now
-            if found.schedule.about.get("request") != request:
+            if found.schedule.about.get("request") != about["request"]:
                 raise KeyReusedError(
                     f"the Idempotency-Key {key!r} was given before, for another job"
                 )
@@ -137,14 +136,13 @@ class CronService:
         if given.keys() <= {"is_active"}:
             await self._set_active(record, given.get("is_active", not record.paused))
             return await self.job(number)
-        if not isinstance(record.schedule.trigger, Cron) and "cron_expression" not in given:
+        if "created_at" not in record.schedule.about:  # it may have more than is known here
             raise ConflictError(
                 f"job {number} was scheduled by a program, {record.schedule.trigger.describe()}: "
-                f"it can be paused, deleted, or given a cron_expression"
+                f"it can be paused, deleted, or replaced as a whole by PUT"
             )
         job = job_out(record)
         now = {name: getattr(job, name) for name in JobIn.model_fields}
-        now["timezone"] = now["timezone"] or "UTC"
         wanted = JobIn.model_construct(**{**now, **given})
         return await self._redefine(record, wanted, dict(record.schedule.about))
 
@@ -152,6 +150,7 @@ class CronService:
         self, record: ScheduleRecord, wanted: JobIn, about: dict[str, Any]
     ) -> JobOut:
         about["updated_at"] = instants.now().isoformat()
+        about.setdefault("created_at", about["updated_at"])
         schedule = self._schedule(wanted, record.schedule.id, about)
         if not await self._engine.redefine(schedule):
             raise UnknownIdError(f"there is no job {record.number}")

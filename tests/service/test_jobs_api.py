@@ -270,8 +270,10 @@ class TestChanging:
         assert found["schedule"] == "every 1 hour"
         assert not client.patch("/jobs/1", json={"is_active": False}).json()["is_active"]
         assert client.patch("/jobs/1", json={"name": "x"}).status_code == 409
-        changed = client.patch("/jobs/1", json={"cron_expression": CRON}).json()
-        assert changed["cron_expression"] == CRON
+        assert client.patch("/jobs/1", json={"cron_expression": CRON}).status_code == 409
+        replaced = client.put("/jobs/1", json=job()).json()
+        assert (replaced["id"], replaced["cron_expression"]) == (1, CRON)
+        assert client.patch("/jobs/1", json={"name": "x"}).json()["name"] == "x"
 
     def test_deleting(self, client):
         made(client)

@@ -10,20 +10,7 @@ if TYPE_CHECKING:
 _MINUTE: Final = 60
 _HOUR: Final = 60 * _MINUTE
 _DAY: Final = 24 * _HOUR
-_MONTHS: Final = (
-    "Jan",
-    "Feb",
-    "Mar",
-    "Apr",
-    "May",
-    "Jun",
-    "Jul",
-    "Aug",
-    "Sep",
-    "Oct",
-    "Nov",
-    "Dec",
-)
+_MONTHS: Final = "Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec".split()
 
 
 def away(instant: datetime, now: datetime) -> str:
@@ -62,7 +49,9 @@ def lasting(seconds: float) -> str:
 
 def day_and_time(instant: datetime) -> str:
     """``21 Nov 17:02:03``."""
-    return f"{instant.day} {_MONTHS[instant.month - 1]} {instant:%H:%M:%S}"
+    # Far sooner than by %H:%M:%S, and a page has a thousand of them.
+    clock = f"{instant.hour:02}:{instant.minute:02}:{instant.second:02}"
+    return f"{instant.day} {_MONTHS[instant.month - 1]} {clock}"
 
 
 def size(count: int) -> str:

@@ -18,6 +18,10 @@ from tests import sample_jobs
 
 pytest_plugins = ["tests.postgres"]
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Begun in the background of a shell: programs that are to be interrupted would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = Path(__file__).parent.parent
 
 SAMPLES = {

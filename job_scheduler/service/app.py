@@ -14,20 +14,21 @@ from job_scheduler.scheduler import Scheduler
 from job_scheduler.service import docs, problems
 from job_scheduler.service.api import about, jobs, runs
 from job_scheduler.service.core import CronService
-from job_scheduler.service.job_types.registry import find_job_types
+from job_scheduler.service.job_types.methods import jobs_of
+from job_scheduler.service.job_types.registry import JobTypes, find_job_types
 from job_scheduler.service.metrics import Metrics
 from job_scheduler.service.pages import router as pages
 from job_scheduler.service.problems import RESPONSES
 from job_scheduler.service.run_log import RunLog
 from job_scheduler.service.security import secured
-from job_scheduler.service.settings import Settings
+from job_scheduler.service.settings import Settings, load_dotenv
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.types import ASGIApp
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
-    from job_scheduler.service.job_types.registry import JobTypes
+    from job_scheduler.service.job_types.methods import MethodJobs
     from job_scheduler.stores.base import Store
 
 _EVERYWHERE: Final = (400, 401, 403, 413, 415, 500, 503)
@@ -107,16 +108,24 @@ class Service:
             service.changes.close()
 
 
-def create_app(settings: Settings | None = None, **given: Any) -> ASGIApp:
-    """The application for any ASGI server, which takes this function as a factory.
+def create_app(executor: type[MethodJobs] | None = None, **given: Any) -> ASGIApp:
+    """The application for any ASGI server, and for tests.
+
+    Nothing is read or opened before it is served; then, and each time anew, the settings are those
+    of the environment and of ``.env``. It has to be told of its begin and end (ASGI's lifespan).
 
     Args:
-        settings: default: those of the environment and of ``.env``.
+        executor: its public methods are all that can be run; default: what the settings name.
         given: settings that go before those of the environment.
     """
-    from job_scheduler.service.settings import load_dotenv
+    served: ASGIApp | None = None
 
-    if settings is None:
-        load_dotenv()
-        settings = Settings.read(os.environ, **given)
-    return Service(settings).app
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal served
+        if served is None or scope["type"] == "lifespan":
+            load_dotenv()
+            types = None if executor is None else JobTypes(jobs_of(executor))
+            served = Service(Settings.read(os.environ, **given), types).app
+        await served(scope, receive, send)
+
+    return app

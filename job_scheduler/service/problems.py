@@ -320,7 +320,7 @@ def _unavailable(error: Exception) -> str:
         return "the store does not answer, or cannot do this now; nothing was accepted"
     if isinstance(error, QueueFullError):
         return "as many runs wait as the service keeps; nothing was accepted"
-    return "the service is shutting down"
+    return "the service is not there yet, or is shutting down"
 
 
 def _unknown_job_type(request: Request, error: Exception, known: list[str]) -> Response:

@@ -68,6 +68,25 @@ def add_methods(folder, text):
     executor.write_text(executor.read_text() + text)
 
 
+def test_other_servers_and_tests_may_serve_it(folder):
+    code = """
+import os
+from starlette.testclient import TestClient
+from app.main import app
+for number in (1, 2):
+    os.environ["DATABASE_URL"] = f"sqlite:///{number}.db"
+    with TestClient(app) as client:
+        assert client.get("/jobs").json() == []
+        body = {"name": "a", "cron_expression": "0 9 * * *", "job_type": "DATA_processing"}
+        assert client.post("/jobs", json=body).status_code == 201
+assert TestClient(app).get("/healthz").status_code == 200
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+
+
 class TestTheApplication:
     def test_runs_both_types_in_any_case(self, start, folder):
         application = start().ready()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import Header, Path, Query, Request, Response
 from pydantic import TypeAdapter
 
+from job_scheduler.errors import ShutdownError
 from job_scheduler.service.core import CronService
 from job_scheduler.service.models import LARGEST_ID
 from job_scheduler.service.problems import RESPONSES
@@ -35,7 +36,9 @@ Limit = Annotated[int | None, Query(ge=1, le=MOST_LISTED, description="How many 
 
 async def service_of(request: Request) -> CronService:
     """The service that the app was made for; a plain function would be called in a thread."""
-    service: CronService = request.app.state.service
+    service: CronService | None = getattr(request.app.state, "service", None)
+    if service is None:
+        raise ShutdownError("the application was not told of its begin: serve it with its lifespan")
     return service
 
 

@@ -221,6 +221,7 @@ class TestScheduling:
 
         async def story():
             scheduler = make(max_concurrent_jobs=2)
+            both_are_here = asyncio.Barrier(2)
 
             @scheduler.job(name="work")
             async def work(name):
@@ -228,7 +229,8 @@ class TestScheduling:
                 going += 1
                 most = max(most, going)
                 log.append(name)
-                await asyncio.sleep(0.02)
+                await both_are_here.wait()
+                await asyncio.sleep(0.02)  # a third would be seen
                 going -= 1
 
             ids = []

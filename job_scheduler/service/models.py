@@ -239,7 +239,9 @@ class JobOut:
         datetime | None, Field(description="null while it is paused, and at its end.")
     ]
     last_state: RunState | None
-    running: Annotated[int, Field(description="How many of its runs go on.")]
+    running: Annotated[
+        int, Field(description="How many of the runs go on that its schedule has made.")
+    ]
     completed: int
     failed: int
     cancelled: int

@@ -51,6 +51,9 @@ def test_a_bad_expression_is_explained_too(client, wanted, field, position):
 def test_health(client):
     assert client.get("/healthz").json() == {"status": "ok"}
     assert client.get("/readyz").json() == {"status": "ready"}
+    for path in ("/healthz", "/readyz"):
+        answer = client.head(path)
+        assert (answer.status_code, answer.content) == (200, b"")
 
 
 def test_without_its_database_it_lives_but_is_not_ready(client, address, tmp_path):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import StoreError
 from job_scheduler.run import RunState
-from job_scheduler.service.masking import masked, one_line
+from job_scheduler.service.masking import masked, masked_text, one_line
 from job_scheduler.stores.base import ScheduleQuery
 
 if TYPE_CHECKING:
@@ -23,8 +23,14 @@ logger = logging.getLogger("job_scheduler.service")
 _MOST_NUMBERS: Final = 100_000
 """Jobs whose numbers are remembered."""
 
-_LONGEST: Final = 300
+_LONGEST: Final = 500
 """Characters of the parameters that are logged."""
+
+_LONGEST_VALUE: Final = 100
+"""Characters of each of them."""
+
+_FIRST: Final = ("recipient", "subject", "dataset")
+"""What tells most of a run, however many parameters there are."""
 
 _News = tuple["Claim", "Run", bool | None]
 """A run, and None at its start, or at its end whether there will be another attempt."""
@@ -88,7 +94,7 @@ class RunLog:
             seconds = max(0.0, (run.ended_at - run.started_at).total_seconds())
         self._metrics.note_end(claim.job, run.state, seconds, again=again)
         took = "" if seconds is None else f" after {seconds:.3f} s"
-        error = "" if run.error is None else f": {one_line(str(run.error))}"
+        error = "" if run.error is None else f": {one_line(masked_text(str(run.error)))}"
         follows = ", and is tried again" if again else ""
         level = logging.INFO if run.state is RunState.COMPLETED else logging.WARNING
         said = "%s %s%s%s%s%s (run %s)"
@@ -121,5 +127,13 @@ class RunLog:
 def _parameters(kwargs: dict[str, Any]) -> str:
     if not kwargs:
         return ""
-    shown = ", ".join(f"{one_line(name)}={value!r}" for name, value in masked(kwargs).items())
-    return f": {shown if len(shown) <= _LONGEST else shown[:_LONGEST] + '...'}"
+    names = sorted(kwargs, key=lambda name: name not in _FIRST)
+    known = masked({name: kwargs[name] for name in names})
+    shown = ", ".join(
+        f"{one_line(name)}={_cut(repr(known[name]), _LONGEST_VALUE)}" for name in names
+    )
+    return f": {_cut(shown, _LONGEST + len(_FIRST) * _LONGEST_VALUE)}"
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."

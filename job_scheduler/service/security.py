@@ -205,6 +205,7 @@ def known_host(settings: Settings) -> Check:
     """
     is_open = not _is_loopback(settings.host)
     names = {"localhost", *map(_name, settings.trusted_hosts)}
+    endings = tuple(name[1:] for name in names if name.startswith("*."))
     if is_open:
         names |= {socket.gethostname().lower(), socket.gethostname().lower().partition(".")[0]}
     else:
@@ -218,6 +219,8 @@ def known_host(settings: Settings) -> Check:
         host = _host(scope)
         name = None if host is None else _name(host)
         if name is not None and (name in names or (is_open and _is_address(name))):
+            return None
+        if name is not None and name.endswith(endings):
             return None
         told = "one that cannot be read" if name is None else shorten(name)
         detail = (

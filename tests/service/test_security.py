@@ -98,6 +98,10 @@ HOSTS = {
     "evil.example": (False, False),
     "evil.example:8000": (False, False),
     "sub.trusted.example": (False, False),
+    "a.wild.example": (True, True),
+    "b.A.wild.example:8000": (True, True),
+    "wild.example": (False, False),
+    "notwild.example": (False, False),
     "nottrusted.example": (False, False),
     "localhost.evil.example": (False, False),
     "127.0.0.1.nip.io": (False, False),
@@ -117,7 +121,7 @@ HOSTS = {
 @pytest.mark.parametrize("host", HOSTS)
 def test_hosts(host):
     header = {"Host": host.encode("latin-1")}
-    trusted = ("trusted.example", "with-port.example:8000")
+    trusted = ("trusted.example", "with-port.example:8000", "*.wild.example")
     for bound in LOOPBACK + OPEN:
         passes = HOSTS[host][bound in OPEN]
         response = ask(make_app(host=bound, trusted_hosts=trusted), "GET", "/", headers=header)

@@ -37,6 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _write_no_more()
     except SchedulerError as error:
         print(error, file=sys.stderr)
+    except KeyboardInterrupt:  # before anything has begun that ends in good order
+        return 130
     else:
         return code
     return 1

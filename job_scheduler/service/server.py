@@ -126,8 +126,8 @@ def _bound(settings: Settings) -> Iterator[socket.socket]:
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.create_server(address, family=family, backlog=_BACKLOG)
-    except OSError as error:
-        reason = error.strerror or str(error)
+    except (OSError, UnicodeError) as error:  # the latter of a name that no host can have
+        reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             f"cannot listen on {host}, port {port}: {reason}; say another with --port or "
             f"JOB_SCHEDULER_PORT"

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -175,6 +176,13 @@ class TestTheFirstMinute:
             ({"DATABASE_URL": "sqlite:////nowhere/at/all/x.db"}, "/nowhere/at/all"),
             ({"DATABASE_URL": "postgresql://u:hunter2@127.0.0.1:1/d"}, "127.0.0.1"),
             ({"JOB_SCHEDULER_HOST": "0.0.0.0"}, "JOB_SCHEDULER_API_KEY"),
+            (
+                {
+                    "JOB_SCHEDULER_HOST": "a..b",
+                    "JOB_SCHEDULER_API_KEY": "a-key-that-is-long-enough",
+                },
+                "a..b",
+            ),
             ({"JOB_SCHEDULER_PORT": "x"}, "JOB_SCHEDULER_PORT"),
             ({"JOB_SCHEDULER_JOBS": "nowhere"}, "nowhere"),
         ],
@@ -199,6 +207,14 @@ class TestTheFirstMinute:
             took.append(time.monotonic() - began)
         connection.close()
         assert min(took[-20:]) < 0.03
+
+    def test_ctrl_c_before_the_database_has_answered(self, start):
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            port = silent.getsockname()[1]
+            server = start(DATABASE_URL=f"postgresql://user@127.0.0.1:{port}/d")
+            with silent.accept()[0]:
+                assert server.end(signal.SIGINT) == 130
+        assert "Traceback" not in server.text
 
     def test_tells_of_a_port_that_is_taken(self, start):
         port = start().ready().url.rpartition(":")[2]

@@ -306,7 +306,7 @@ def _refused(
             shorten(path),
             shorten(str(error), _LONGEST_DETAIL),
         )
-        return UNAVAILABLE.problem(path, _unavailable(error), headers=_RETRY_AFTER)
+        return UNAVAILABLE.problem(path, unavailable(error), headers=_RETRY_AFTER)
     for kind_of_error in type(error).__mro__:
         if kind_of_error in _REFUSED:
             return _REFUSED[kind_of_error].problem(path, str(error))
@@ -314,7 +314,7 @@ def _refused(
     return internal_error(path)
 
 
-def _unavailable(error: Exception) -> str:
+def unavailable(error: Exception) -> str:
     """Why, without the words of a database or the place where it is."""
     if isinstance(error, StoreError):
         return "the store does not answer, or cannot do this now; nothing was accepted"

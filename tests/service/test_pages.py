@@ -9,12 +9,20 @@ from urllib.parse import unquote, urlencode
 
 import pytest
 
+from job_scheduler.errors import StoreError
 from job_scheduler.run import RunState
-from job_scheduler.service.models import JobOut, OutcomeOut, RunOut
+from job_scheduler.service.models import JobOut, OutcomeOut, RunDetail, RunOut
 from job_scheduler.service.pages import router, words
 from job_scheduler.service.pages.assets import STATIC, html
 from job_scheduler.service.pages.forms import JobForm
-from job_scheduler.service.pages.views import Where, job_row, run_row, totals_of, type_option
+from job_scheduler.service.pages.views import (
+    Where,
+    job_row,
+    run_row,
+    run_view,
+    totals_of,
+    type_option,
+)
 from job_scheduler.stores.base import Counts
 from tests.service.conftest import ended, eventually, made, opened
 from tests.service.html_reader import Tag, fields_of, form_of, read
@@ -338,6 +346,25 @@ class TestARun:
         answer = client.get("/ui/runs/none")
         assert answer.status_code == 404
         assert "there is no run" in read(answer.text).text
+
+    def test_a_very_long_result_is_not_shown(self, client):
+        made(client, parameters={"list": ["x" * 1000] * 60})
+        run = ended(client, client.post("/jobs/1/run").json()["id"])
+        assert run["result"] == {"list": ["x" * 1000] * 60}
+        detail = RunDetail.model_construct(**run)
+        [shown] = [text for title, text in run_view(detail).texts if title == "Result"]
+        assert "xxx" in shown
+        detail.result = {"password": "hunter2", "list": ["x" * 1000] * 600}
+        [shown] = [text for title, text in run_view(detail).texts if title == "Result"]
+        assert shown.startswith("602,")
+        assert "hunter2" not in shown
+
+
+def test_a_store_that_is_away_tells_nothing_of_where_it_is():
+    answer = router._problem(StoreError("the store /srv/secret.db: it is damaged"))
+    assert answer.status_code == 503
+    assert b"does not answer" in answer.body
+    assert b"secret" not in answer.body
 
 
 class TestParts:

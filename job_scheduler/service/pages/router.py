@@ -26,6 +26,7 @@ from job_scheduler.service.pages.views import (
     totals_of,
     type_option,
 )
+from job_scheduler.service.problems import unavailable
 from job_scheduler.stores.base import RunQuery, ScheduleQuery
 
 if TYPE_CHECKING:
@@ -219,7 +220,7 @@ async def _act(
     try:
         said = Said(await act(service, on))
     except SchedulerError as error:
-        said = Said(str(error), is_error=True)
+        said = Said(_words(error), is_error=True)
     if fields.get("on") == "run":
         return _redirect(f"/ui/runs/{quote(str(on))}", said)
     return _redirect(Where.read(fields.get("back", "")).url(place), said)
@@ -283,4 +284,9 @@ def _problem(error: Exception) -> Response:
     """A page that says what is wrong; the same errors have the same status in the API."""
     statuses = {UnknownIdError: 404, InvalidOptionError: 422, FormError: 415}
     status = next((code for kind, code in statuses.items() if isinstance(error, kind)), 503)
-    return html("problem.html", {"status": status, "message": str(error)}, status)
+    return html("problem.html", {"status": status, "message": _words(error)}, status)
+
+
+def _words(error: Exception) -> str:
+    """What is wrong; of the store no more than the API tells."""
+    return unavailable(error) if isinstance(error, StoreError) else str(error)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _LONGEST: Final = 1000
 _LONGEST_ERROR: Final = 300
+_LONGEST_RESULT: Final = 256 * 1024
 
 
 class Where(NamedTuple):
@@ -171,10 +172,18 @@ def run_view(run: RunDetail) -> RunView:
         ("Error", masked_text(run.error or "")),
         ("Traceback", masked_text(run.traceback or "")),
         ("Output", masked_text(run.output)),
-        ("Result", "" if run.result is None else as_json(run.result)),
+        ("Result", "" if run.result is None else _result(run.result)),
         ("Parameters", as_json(run.parameters) if run.parameters else ""),
     ]
     return RunView(run, run.job_name or run.job_type, [each for each in texts if each[1]])
+
+
+def _result(value: Any) -> str:
+    """The result, unless it is so long that the server would do nothing else for seconds."""
+    length = len(json.dumps(value))
+    if length <= _LONGEST_RESULT:
+        return as_json(value)
+    return f"{length:,} characters of JSON, which the API gives: too many for a page."
 
 
 def as_json(value: Any) -> str:

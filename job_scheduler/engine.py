@@ -406,22 +406,28 @@ class Engine:
         self._expect(next_at)
         return True
 
-    async def redefine(self, schedule: Schedule) -> bool:
+    async def redefine(self, schedule: Schedule, seen: Schedule | None = None) -> bool:
         """Put another definition in place of the one with its id; False if there is none.
 
         One that is due at the same instants goes on where it is. Otherwise it is planned anew from
         now on, after what is due by now was planned as it stood. What is paused stays so.
+
+        Args:
+            schedule: the new definition.
+            seen: False as well unless the definition that is there is still this one.
         """
         while (there := await self.store.schedule(schedule.id)) is not None:
             now, before = self.store.now(), there.schedule
+            if seen is not None and seen != before:
+                return False
+            # A new one each time: by this the store knows that nobody else has changed it.
+            new = replace(schedule, generation=max(schedule.generation, before.generation + 1))
             if schedule.is_due_like(before):
-                new, next_at = replace(schedule, generation=before.generation), there.next_at
+                next_at = there.next_at
             elif there.next_at is not None and there.next_at <= now and not there.paused:
                 await self._advance([Due(before, there.next_at, there.active)], now)
                 continue
             else:
-                generation = max(schedule.generation, before.generation + 1)
-                new = replace(schedule, generation=generation)
                 next_at = new.first_after(_planned_until(there, now))
             if await self.store.change(new, next_at, there):
                 self._expect(next_at)

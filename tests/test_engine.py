@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
@@ -67,7 +68,7 @@ class TestRedefinition:
             before = await record(simulation, "a")
             assert await simulation.engine.redefine(every("a", 10, priority=2, generation=7))
             after = await record(simulation, "a")
-            assert (after.schedule.priority, after.schedule.generation) == (2, 0)
+            assert (after.schedule.priority, after.schedule.generation) == (2, 7)
             assert (after.next_at, after.number) == (before.next_at, before.number)
             await asyncio.sleep(20)
 
@@ -105,6 +106,18 @@ class TestRedefinition:
 
         simulation.run(story)
         assert simulation.starts("a") == [35]
+
+    def test_of_what_was_seen_and_nothing_else(self, simulation):
+        async def story():
+            await add(simulation, every("a", 10))
+            seen = (await record(simulation, "a")).schedule
+            assert await simulation.engine.redefine(replace(seen, priority=2), seen)
+            assert not await simulation.engine.redefine(replace(seen, timeout=5.0), seen)
+            after = (await record(simulation, "a")).schedule
+            assert (after.priority, after.timeout, after.generation) == (2, None, 1)
+            assert await simulation.engine.redefine(replace(after, timeout=5.0), after)
+
+        simulation.run(story)
 
     def test_of_what_is_not_there(self, simulation):
         async def story():

@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 import time
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, Generic, NamedTuple, TypeVar
 
@@ -35,14 +36,20 @@ if TYPE_CHECKING:
     from job_scheduler.service.job_types.registry import JobTypes
     from job_scheduler.service.models import JobOut, JobPatch, OutcomeOut, RunDetail, RunOut
     from job_scheduler.stores.base import Counts, ScheduleRecord
+    from job_scheduler.triggers import Trigger
 
 Item = TypeVar("Item")
 
 _KEPT: Final = timedelta(days=1)
 """How long a run is remembered by its ``Idempotency-Key``, at least."""
 
+_LONGEST_ID: Final = 500
+"""Characters of a run's id that is made of an ``Idempotency-Key``."""
+
 _LONGEST_PARAMETERS: Final = 64 * 1024
 """Bytes of JSON."""
+
+_ABOUT: Final = ("name", "job_type", "description")
 
 _POLICIES: Final = (
     "overlap",
@@ -105,14 +112,15 @@ class CronService:
         now = instants.now().isoformat()
         schedule_id = secrets.token_hex(10) if key is None else f"request:{key}"
         about = {"created_at": now, "updated_at": now}
-        schedule = self._schedule(wanted, schedule_id, about)
         if key is not None:
+            check_parameters(wanted.parameters)  # before it is dumped: that fails on what is deep
             about["request"] = fingerprint(wanted.model_dump(mode="json"))
+        schedule = self._schedule(wanted, schedule_id, about)
         while not await self._engine.add_known(schedule, paused=not wanted.is_active):
             found = await self.store.schedule(schedule_id)
             if found is None:
                 continue  # it was deleted just now
-            if found.schedule.about.get("request") != about["request"]:
+            if found.schedule.about.get("request") != about.get("request"):
                 raise KeyReusedError(
                     f"the Idempotency-Key {key!r} was given before, for another job"
                 )
@@ -126,36 +134,60 @@ class CronService:
     async def replace(self, number: int, wanted: JobIn) -> JobOut:
         """Put another definition in place of a job's."""
         record = await self._record(number)
-        about = dict(record.schedule.about)
-        return await self._redefine(record, wanted, about)
-
-    async def change(self, number: int, patch: JobPatch) -> JobOut:
-        """Change some of a job's fields."""
-        record = await self._record(number)
-        given = {name: getattr(patch, name) for name in patch.model_fields_set}
-        if given.keys() <= {"is_active"}:
-            await self._set_active(record, given.get("is_active", not record.paused))
-            return await self.job(number)
-        if "created_at" not in record.schedule.about:  # it may have more than is known here
-            raise ConflictError(
-                f"job {number} was scheduled by a program, {record.schedule.trigger.describe()}: "
-                f"it can be paused, deleted, or replaced as a whole by PUT"
-            )
-        job = job_out(record)
-        now = {name: getattr(job, name) for name in JobIn.model_fields}
-        wanted = JobIn.model_construct(**{**now, **given})
-        return await self._redefine(record, wanted, dict(record.schedule.about))
-
-    async def _redefine(
-        self, record: ScheduleRecord, wanted: JobIn, about: dict[str, Any]
-    ) -> JobOut:
-        about["updated_at"] = instants.now().isoformat()
-        about.setdefault("created_at", about["updated_at"])
+        now = instants.now().isoformat()
+        about = {"created_at": now, **record.schedule.about, "updated_at": now}
         schedule = self._schedule(wanted, record.schedule.id, about)
         if not await self._engine.redefine(schedule):
-            raise UnknownIdError(f"there is no job {record.number}")
+            raise UnknownIdError(f"there is no job {number}")
         await self._set_active(record, wanted.is_active)
-        return await self.job(record.number)
+        return await self.job(number)
+
+    async def change(self, number: int, patch: JobPatch) -> JobOut:
+        """Change some of a job's fields; what others change at the same time is not undone."""
+        given = {name: getattr(patch, name) for name in patch.model_fields_set}
+        while True:
+            record = await self._record(number)
+            if given.keys() <= {"is_active"}:
+                break
+            trigger = record.schedule.trigger
+            if not isinstance(trigger, Cron) and "cron_expression" not in given:
+                raise ConflictError(
+                    f"job {number} was scheduled by a program, {trigger.describe()}: "
+                    f"it can be paused, deleted, or given a cron_expression"
+                )
+            schedule = self._changed(record.schedule, given)
+            if await self._engine.redefine(schedule, record.schedule):
+                break
+        await self._set_active(record, given.get("is_active", not record.paused))
+        return await self.job(number)
+
+    def _changed(self, schedule: Schedule, given: dict[str, Any]) -> Schedule:
+        """The schedule with these fields; what the API does not show of it stays as it is."""
+        about = {**schedule.about, "updated_at": instants.now().isoformat()}
+        about |= {name: given[name] for name in _ABOUT if name in given}
+        if about.get("description") is None:
+            about.pop("description", None)
+        changes: dict[str, Any] = {"about": about}
+        if given.keys() & {"cron_expression", "timezone"}:
+            changes |= {"counts_from_end": False, "relative": False}
+            changes["trigger"] = _changed_cron(schedule.trigger, given)
+        if given.keys() & {"job_type", "parameters", *_POLICIES}:
+            changes |= self._changed_work(schedule, given)
+        return replace(schedule, **changes)
+
+    def _changed_work(self, schedule: Schedule, given: dict[str, Any]) -> dict[str, Any]:
+        job = self.types.find(given.get("job_type", schedule.job))
+        target = self.types.target(job)
+        changes: dict[str, Any] = {"job": job, "kwargs": given.get("parameters", schedule.kwargs)}
+        if job != schedule.job:
+            changes |= {"args": (), "place": None}
+        check_parameters(changes["kwargs"])
+        target.check(job, changes["kwargs"], changes.get("args", schedule.args))
+        timeout = given.get("timeout", schedule.timeout)
+        policies: dict[str, Any] = {name: given[name] for name in _POLICIES if name in given}
+        read = policies_of({**policies, "timeout": timeout}, target)
+        names = {"retry" if name == "max_retries" else name for name in policies}
+        return changes | {name: read[name] for name in names}
 
     async def _set_active(self, record: ScheduleRecord, active: bool) -> None:
         if active is not record.paused:
@@ -211,7 +243,7 @@ class CronService:
         schedule = record.schedule
         run_id = _run_id(schedule.id, key)
         run = NewRun.beside_its_schedule(schedule, run_id, self.store.now())
-        return await self._enqueue(run, key, record)
+        return run_out(await self._enqueue(run, key), record)
 
     async def start(self, job_type: str, wanted: RunIn, key: str | None = None) -> RunOut:
         """Run something once, without a job."""
@@ -229,7 +261,12 @@ class CronService:
             retry=retry_policy(wanted.max_retries, "max_retries"),
             timeout=wanted.timeout,
         )
-        return await self._enqueue(run, key, None)
+        made = await self._enqueue(run, key)
+        if dict(made.kwargs) != run.kwargs:
+            raise KeyReusedError(
+                f"the Idempotency-Key {key!r} was given before, with other parameters"
+            )
+        return run_out(made, None)
 
     async def retry(self, run_id: str, key: str | None = None) -> RunOut:
         """Run once more what a run that has ended has run."""
@@ -254,23 +291,20 @@ class CronService:
             run = run._replace(schedule_id=None)
         else:
             run = run._replace(retry=job_record.schedule.retry, timeout=job_record.schedule.timeout)
-        return await self._enqueue(run, key, job_record)
+        return run_out(await self._enqueue(run, key), job_record)
 
-    async def _enqueue(self, run: NewRun, key: str | None, job: ScheduleRecord | None) -> RunOut:
+    async def _enqueue(self, run: NewRun, key: str | None) -> RunRecord:
+        """Keep a run; gives that which was made before with the same key, if there is one."""
         now = self.store.now()
         if key is not None:
             run = run._replace(keep_until=now + _KEPT)
         if not await self._engine.enqueue_known([run], ConflictResolution.IGNORE):
             self.changes.note()
-            return run_out(_as_accepted(run, now), job)
+            return _as_accepted(run, now)
         record = await self.store.run(run.id)
         if record is None:
             raise UnknownIdError(f"the run {run.id} was deleted as soon as it was looked for")
-        if (record.args, dict(record.kwargs)) != (run.args, run.kwargs):
-            raise KeyReusedError(
-                f"the Idempotency-Key {key!r} was given before, with other parameters"
-            )
-        return run_out(record, await self._job_of(record))
+        return record
 
     async def runs(self, query: RunQuery) -> Page[RunOut]:
         """Runs, the newest first; raises ``UnknownIdError`` for a cursor that has gone."""
@@ -332,6 +366,13 @@ def read_cron(expression: str, timezone: str) -> Cron:
     return Cron(expression, timezone)
 
 
+def _changed_cron(trigger: Trigger, given: dict[str, Any]) -> Cron:
+    if not isinstance(trigger, Cron):
+        return read_cron(given["cron_expression"], given.get("timezone", "UTC"))
+    expression = given.get("cron_expression", trigger.expression)
+    return read_cron(expression, given.get("timezone", trigger.timezone))
+
+
 def check_parameters(parameters: dict[str, Any]) -> None:
     """Raise ``ArgumentsError`` or ``InvalidOptionError`` unless a store can keep them."""
     size = len(encode((), parameters).encode())
@@ -362,7 +403,11 @@ def _as_accepted(run: NewRun, now: datetime) -> RunRecord:
 
 
 def _run_id(of: str, key: str | None) -> str:
-    return secrets.token_hex(10) if key is None else f"{of}:{key}"
+    if key is None:
+        return secrets.token_hex(10)
+    run_id = f"{of}:{key}"
+    # That of a retry of a retry of a retry would grow until no path could hold it.
+    return run_id if len(run_id) <= _LONGEST_ID else fingerprint([of, key])
 
 
 def _one_more(query: Any) -> Any:

@@ -137,6 +137,25 @@ class TestIds:
         again = client.post(f"/runs/{quote(run['id'], safe='')}/retry")
         assert again.status_code == 202
 
+    def test_the_longest_keys_make_no_longer_ids_with_each_retry(self, client):
+        run = client.post("/run/note", headers={"Idempotency-Key": "k" * 255}).json()
+        for number in range(5):
+            ended(client, run["id"])
+            headers = {"Idempotency-Key": f"{number}" * 255}
+            again = [client.post(f"/runs/{run['id']}/retry", headers=headers) for _ in range(2)]
+            assert [each.status_code for each in again] == [202, 202]
+            assert again[0].json()["id"] == again[1].json()["id"] != run["id"]
+            run = again[0].json()
+
+    def test_a_job_that_has_changed_is_still_run_once_for_a_key(self, client):
+        made(client)
+        runs = []
+        for number in range(2):
+            runs.append(client.post("/jobs/1/run", headers={"Idempotency-Key": "k"}))
+            client.patch("/jobs/1", json={"parameters": {"number": number}})
+        assert [each.status_code for each in runs] == [202, 202]
+        assert runs[0].json()["id"] == runs[1].json()["id"]
+
 
 class TestTryingAgain:
     def test_what_has_ended(self, client):

@@ -288,7 +288,7 @@ class CronService:
         )
         job_record = await self._job_of(record)
         if job_record is None:
-            run = run._replace(schedule_id=None)
+            run = run._replace(schedule_id=None, retry=retry_policy(record.max_retries or None, ""))
         else:
             run = run._replace(retry=job_record.schedule.retry, timeout=job_record.schedule.timeout)
         return run_out(await self._enqueue(run, key), job_record)

@@ -18,6 +18,7 @@ from job_scheduler.errors import ConfigError, SchedulerError, StoreError
 from job_scheduler.service.app import Service
 from job_scheduler.service.job_types.methods import jobs_of
 from job_scheduler.service.job_types.registry import JobTypes
+from job_scheduler.service.masking import masked_text, one_line
 from job_scheduler.service.settings import Settings, load_dotenv, without_password
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ _TIME_TO_ANSWER: Final = 5
 """Seconds for requests that go on when the server is to end."""
 
 _BACKLOG: Final = 2048
+
+_LONGEST_LINE: Final = 10_000
+"""Characters of a line in the log."""
 
 
 def main(executor: type[MethodJobs], **given: Any) -> int:
@@ -152,10 +156,18 @@ def _words(service: Service, settings: Settings, listening: socket.socket) -> st
     )
 
 
+class _Lines(logging.Formatter):
+    """Records without secrets, of which nobody can forge one: what has more lines is indented."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        lines = masked_text(super().format(record)).splitlines()
+        return "\n    ".join(one_line(line, _LONGEST_LINE) for line in lines)
+
+
 def _log(settings: Settings) -> None:
     """One line for each record on the standard error; what the jobs print goes there, too."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(_Lines("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     level = logging.DEBUG if settings.debug else logging.WARNING
     for name, own_level in (
         ("job_scheduler", level),

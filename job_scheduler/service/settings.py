@@ -91,7 +91,7 @@ class Settings:
         values = {}
         for name, variable in _VARIABLES.items():
             if given.get(name) is not None:
-                values[name] = variable.read(given[name], f"--{name.replace('_', '-')}")
+                values[name] = variable.read(given[name], _OPTIONS.get(name, f"--{name}"))
             elif variable.name in environ:
                 values[name] = variable.read(environ[variable.name], variable.name)
         settings = cls(**values)
@@ -267,6 +267,9 @@ def _check_server(url: str, forms: str) -> None:
         )
 
 
+_OPTIONS: Final = {"database_url": "--store", "max_concurrent_jobs": "--concurrency"}
+"""Fields whose option of the command line is called otherwise."""
+
 _VARIABLES: Final = {
     "database_url": _Variable(
         "DATABASE_URL", _database, lambda url: repr(without_password(url)) if url else "empty"
@@ -319,6 +322,6 @@ def load_dotenv() -> None:
             f'{file.absolute()} needs python-dotenv: pip install "job_scheduler[service]"'
         ) from None
     try:
-        dotenv.load_dotenv(stream=io.StringIO(text), override=False)
+        dotenv.load_dotenv(stream=io.StringIO(text), override=False, interpolate=False)
     except ValueError as error:  # the character NUL
         raise ConfigError(f"{file.absolute()} cannot be used: {error}") from None

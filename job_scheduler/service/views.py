@@ -6,7 +6,7 @@ import functools
 import json
 import signal
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.service.models import AttemptOut, JobOut, OutcomeOut, RunDetail, RunOut
 from job_scheduler.triggers import Cron
@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from job_scheduler.run import RunError
     from job_scheduler.stores.base import AttemptRecord, Outcome, RunRecord, ScheduleRecord
     from job_scheduler.triggers import Trigger
+
+
+_LONGEST_ERROR: Final = 2_000
+"""Characters of an error as lists show it; the whole is in the traceback."""
 
 
 def job_out(record: ScheduleRecord) -> JobOut:
@@ -112,7 +116,7 @@ def _of_run(record: RunRecord, job: ScheduleRecord | None) -> dict[str, Any]:
         "duration": duration,
         "exit_code": code if code is None or code >= 0 else None,
         "signal": None if code is None or code >= 0 else _signal_name(-code),
-        "error": None if record.error is None else str(record.error),
+        "error": None if record.error is None else str(record.error)[:_LONGEST_ERROR],
     }
 
 

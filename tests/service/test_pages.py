@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import unquote, urlencode
 
 import pytest
+from pydantic import TypeAdapter
 
 from job_scheduler.errors import StoreError
 from job_scheduler.run import RunState
@@ -261,8 +263,7 @@ class TestWhatIsListed:
 
     def test_a_cursor_that_has_gone(self, client):
         answer = client.get("/?before=gone")
-        assert answer.status_code == 404
-        assert "begin anew" in read(answer.text).text
+        assert answer.status_code == 200  # only the list of runs is empty
 
 
 class TestButtons:
@@ -351,10 +352,11 @@ class TestARun:
         made(client, parameters={"list": ["x" * 1000] * 60})
         run = ended(client, client.post("/jobs/1/run").json()["id"])
         assert run["result"] == {"list": ["x" * 1000] * 60}
-        detail = RunDetail.model_construct(**run)
+        detail = TypeAdapter(RunDetail).validate_python(run)
         [shown] = [text for title, text in run_view(detail).texts if title == "Result"]
         assert "xxx" in shown
-        detail.result = {"password": "hunter2", "list": ["x" * 1000] * 600}
+        result = {"password": "hunter2", "list": ["x" * 1000] * 600}
+        detail = replace(detail, result=result)
         [shown] = [text for title, text in run_view(detail).texts if title == "Result"]
         assert shown.startswith("602,")
         assert "hunter2" not in shown

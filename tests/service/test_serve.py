@@ -157,6 +157,21 @@ class TestTheFirstMinute:
         assert server.end() == 0
         assert "Traceback" not in server.text
 
+    def test_logs_no_secret_and_no_line_that_a_job_has_forged(self, start, tmp_path):
+        (tmp_path / "jobs" / "raises.py").write_text(
+            "from job_scheduler import Job\n\n"
+            "class Raises(Job):\n"
+            "    async def run(self):\n"
+            "        raise ValueError('postgres://u:hunter2@h/d\\n2026-01-01 forged \\x1b[31m')\n"
+        )
+        server = start().ready()
+        server.ask("POST", "/run/raises", {})
+        eventually(lambda: "failed after" in server.text, what="the end of the run")
+        assert "hunter2" not in server.text
+        assert "\x1b" not in server.text
+        assert "\n2026-01-01 forged" not in server.text
+        assert "\\x1b[31m" in server.text
+
     def test_reads_a_dotenv_file_and_the_environment_wins(self, start, tmp_path):
         (tmp_path / ".env").write_text(
             "DATABASE_URL=sqlite:///other.db\nMAX_CONCURRENT_JOBS=3\nDEBUG=True\n"

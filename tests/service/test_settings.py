@@ -72,7 +72,7 @@ def test_the_command_line_wins():
     settings = Settings.read(environ, port=0, max_concurrent_jobs=None, debug=True)
     assert (settings.port, settings.max_concurrent_jobs, settings.debug) == (0, 3, True)
     said = read_wrong({}, max_concurrent_jobs="0")
-    assert said == "--max-concurrent-jobs is '0'; it must be a whole number from 1 to 100000"
+    assert said == "--concurrency is '0'; it must be a whole number from 1 to 100000"
     with pytest.raises(TypeError, match="no settings are called ports"):
         Settings.read({}, ports=1)
 
@@ -249,13 +249,14 @@ def test_misspelt_variables_are_warned_of(caplog, name, hint):
 
 def test_dotenv_of_the_working_folder_where_nothing_is_set(tmp_path, monkeypatch):
     text = "\ufeffDEBUG=true\nMAX_CONCURRENT_JOBS=\"9\" # nine\nexport GREETING='Grüße'\n"
-    (tmp_path / ".env").write_text(text, encoding="utf-8")
+    (tmp_path / ".env").write_text(text + "ODD=a${HOME}b\n", encoding="utf-8")
     monkeypatch.setenv("MAX_CONCURRENT_JOBS", "2")
     monkeypatch.delenv("DEBUG", raising=False)
     load_dotenv()
     assert os.environ["DEBUG"] == "true"
     assert os.environ["MAX_CONCURRENT_JOBS"] == "2"
     assert os.environ["GREETING"] == "Grüße"
+    assert os.environ["ODD"] == "a${HOME}b"  # it may be a password
 
 
 def test_dotenv_of_a_folder_above_is_none_of_ours(tmp_path, monkeypatch):

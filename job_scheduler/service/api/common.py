@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import Header, Path, Query, Request, Response
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, TypeAdapter
 
 from job_scheduler.errors import ShutdownError
 from job_scheduler.service.core import CronService
@@ -17,7 +17,17 @@ if TYPE_CHECKING:
 
 MOST_LISTED: Final = 1000
 
-JobNumber = Annotated[int, Path(ge=1, le=LARGEST_ID, description="The job's id.")]
+
+def _digits(text: Any) -> Any:
+    """Only what is written as the id is: 1.0, +1 and 1_0 are none."""
+    if isinstance(text, str) and not (text.isascii() and text.isdigit()):
+        raise ValueError("it must be a whole number")
+    return text
+
+
+JobNumber = Annotated[
+    int, BeforeValidator(_digits), Path(ge=1, le=LARGEST_ID, description="The job's id.")
+]
 
 RunId = Annotated[str, Path(min_length=1, max_length=1000, description="The run's id.")]
 

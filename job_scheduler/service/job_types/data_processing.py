@@ -165,10 +165,6 @@ def _add_csv(path: str, summary: Summary) -> None:
         raise ValueError(f"{path}, line {reader.line_num}: {error}") from None
 
 
-def _fields_in(line: str, delimiter: str) -> int:
-    return len(next(csv.reader([line], delimiter=delimiter), ()))
-
-
 def _add_lines(path: str, summary: Summary) -> None:
     for number, line in enumerate(_lines(path), 1):
         if line.strip():

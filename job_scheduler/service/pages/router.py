@@ -109,12 +109,12 @@ async def _dashboard(request: Request, service: CronService, form: JobForm) -> R
 
 async def _runs(service: CronService, where: Where) -> Page[RunOut]:
     query = RunQuery(state=where.run_state, before=where.before or None, limit=RUNS)
-    if where.job is None:
-        return await service.runs(query)
     try:
+        if where.job is None:
+            return await service.runs(query)
         return await service.runs_of(where.job, query)
     except UnknownIdError:
-        return Page([], None)  # it was deleted, and the page goes on
+        return Page([], None)  # the job, or the last run of the page before, was deleted
 
 
 @_get("/ui/runs/{run_id:path}")

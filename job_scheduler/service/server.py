@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import uvicorn
@@ -30,6 +31,9 @@ logger = logging.getLogger("job_scheduler.service")
 
 _TIME_TO_ANSWER: Final = 5
 """Seconds for requests that go on when the server is to end."""
+
+_TIME_TO_END: Final = 20.0
+"""Seconds, beyond those that jobs may go on, for all that a server has to do at its end."""
 
 _BACKLOG: Final = 2048
 
@@ -118,9 +122,23 @@ class _Server(uvicorn.Server):
     def _end(self) -> None:
         if self.should_exit:
             self._service.hurry()
+            _give_up_after(_TIME_TO_END)
         else:
             self.should_exit = True
             self._service.stop_accepting()
+            _give_up_after(self._service.settings.shutdown_timeout + _TIME_TO_END)
+
+
+def _give_up_after(seconds: float) -> None:
+    """End the process then in any case: a store that does not answer would keep it for minutes."""
+    timer = threading.Timer(seconds, _give_up)
+    timer.daemon = True  # it ends with the process, which is to have ended long before
+    timer.start()
+
+
+def _give_up() -> None:
+    logger.error("the store does not answer: what goes on here is run again by others, or later")
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
@@ -293,6 +294,20 @@ class TestTheEnd:
         server.process.send_signal(signal.SIGTERM)
         time.sleep(0.3)
         assert server.end() == 0
+
+    def test_a_file_that_another_program_keeps_does_not_keep_the_server(self, start, tmp_path):
+        server = start(JOB_SCHEDULER_SHUTDOWN_TIMEOUT="0.1").ready()
+        log = tmp_path / "log"
+        server.ask("POST", "/run/marks", {"parameters": {"path": str(log), "seconds": 60}})
+        eventually(lambda: lines(log), what="the start")
+        other = sqlite3.connect(tmp_path / "scheduler.db", isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            assert server.end() == 1
+        finally:
+            other.close()
+        assert "the store does not answer" in server.text
+        assert "Traceback" not in server.text
 
 
 class TestManyServers:

@@ -275,23 +275,21 @@ class CronService:
             raise ConflictError(
                 f"run {run_id} is {record.state}; only what has ended is tried again"
             )
-        job = self.types.find(record.job)
+        job = await self._job_of(record)
+        retry = retry_policy(record.max_retries or None, "max_retries")
         run = NewRun(
             id=_run_id(run_id, key),
-            job=job,
+            job=self.types.find(record.job),
             at=self.store.now(),
             args=record.args,
             kwargs=dict(record.kwargs),
-            schedule_id=record.schedule_id,
+            schedule_id=None if job is None else record.schedule_id,
             priority=record.priority,
+            retry=retry if job is None else job.schedule.retry,
+            timeout=record.timeout,
             beside=True,
         )
-        job_record = await self._job_of(record)
-        if job_record is None:
-            run = run._replace(schedule_id=None, retry=retry_policy(record.max_retries or None, ""))
-        else:
-            run = run._replace(retry=job_record.schedule.retry, timeout=job_record.schedule.timeout)
-        return run_out(await self._enqueue(run, key), job_record)
+        return run_out(await self._enqueue(run, key), job)
 
     async def _enqueue(self, run: NewRun, key: str | None) -> RunRecord:
         """Keep a run; gives that which was made before with the same key, if there is one."""

@@ -244,6 +244,8 @@ class RunRecord(NamedTuple):
     lease_until: datetime | None = None
     heartbeat: datetime | None = None
     attempts: tuple[AttemptRecord, ...] = ()
+    timeout: float | None = None
+    """Seconds; None: as the job says."""
 
 
 class ScheduleRecord(NamedTuple):

@@ -262,6 +262,7 @@ class _Kept:
             lease_until=self.lease_until,
             heartbeat=self.heartbeat,
             attempts=self.history,
+            timeout=self.timeout,
         )
         if ending is None:
             return record

@@ -188,6 +188,11 @@ def _options_of(text: str | None, max_retries: int) -> Options:
     return Options(policy, content.get("timeout"), content.get("place"))
 
 
+def timeout_of(text: str | None) -> float | None:
+    """The timeout among the options of a row."""
+    return None if text is None else _options_of(text, 0).timeout
+
+
 def max_retries_of(retry: RetryPolicy | None) -> int:
     """What stands in the column of that name."""
     return 0 if retry is None else retry.max_retries

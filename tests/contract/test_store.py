@@ -1121,8 +1121,11 @@ class TestRecords:
         async def story():
             clock.set(3)
             options = {"retry": RetryPolicy(4), "priority": 2, "kwargs": {"n": [1, {"m": None}]}}
-            await enqueue(store, new_run("a", 7, args=("x", 2.5), **options))
+            await enqueue(store, new_run("a", 7, args=("x", 2.5), timeout=1.5, **options))
+            await enqueue(store, new_run("b"))
+            assert (await store.run("b")).timeout is None
             record = await store.run("a")
+            assert record.timeout == 1.5
             assert (record.id, record.job, record.schedule_id) == ("a", "j", None)
             assert (record.at, record.created_at) == (at(7), at(3))
             assert (record.priority, record.max_retries, record.attempt) == (2, 4, 0)

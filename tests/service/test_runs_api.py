@@ -167,6 +167,14 @@ class TestTryingAgain:
         assert again["id"] != run["id"]
         assert (again["job_id"], again["parameters"]) == (1, {"a": 1})
 
+    def test_within_the_same_limits(self, client):
+        run = start(client, "Waits", timeout=0.05, max_retries=1)
+        assert ended(client, run["id"])["retries"] == 1
+        again = client.post(f"/runs/{run['id']}/retry").json()
+        again = ended(client, again["id"])
+        assert (again["state"], again["retries"]) == ("failed", 1)
+        assert "not done after 0.05 s" in again["error"]
+
     def test_not_what_goes_on(self, client):
         run_id = start(client, "Note", delay=3600)["id"]
         assert client.post(f"/runs/{run_id}/retry").status_code == 409

@@ -223,6 +223,7 @@ def run_record(row: Any) -> RunRecord:
         row["lease_until"],
         row["last_heartbeat"],
         rows.attempts_of(row["attempts"]),
+        rows.timeout_of(row["options"]),
     )
 
 

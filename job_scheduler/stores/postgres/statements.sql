@@ -499,7 +499,8 @@ ORDER BY d.id
 SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_time, r.started_at,
     r.ended_at, r.ending::text, r.result::text, r.task_data::text, r.created_at, r.priority,
     coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
-    r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message
+    r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message,
+    r.options::text
 FROM scheduled_jobs AS r
 WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
     AND r.job_id = ANY ($1::text[])
@@ -509,7 +510,8 @@ WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
 SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_time, r.started_at,
     r.ended_at, r.ending::text, r.result::text, r.task_data::text, r.created_at, r.priority,
     coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
-    r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message
+    r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message,
+    r.options::text
 FROM scheduled_jobs AS r
 WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
     AND r.job_id = ANY (ARRAY(

@@ -154,7 +154,7 @@ def claim_of(row: Taken, worker: str, schedule: Schedule | None) -> Claim:
 _RECORD: Final = """
     SELECT job_id, job_name, schedule_id, status, attempt, execution_time, started_at, ended_at,
         ending, result, task_data, created_at, priority, retry_count, max_retries, crashes,
-        worker_id, lease_until, last_heartbeat, attempts
+        worker_id, lease_until, last_heartbeat, attempts, options
     FROM scheduled_jobs """
 
 
@@ -193,6 +193,7 @@ def _record(row: Any) -> RunRecord:
         lease_until=instant_or_none(row[17]),
         heartbeat=instant_or_none(row[18]),
         attempts=rows.attempts_of(row[19]),
+        timeout=rows.timeout_of(row[20]),
     )
 
 

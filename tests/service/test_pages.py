@@ -79,6 +79,15 @@ class TestWithoutAnything:
 
 
 class TestAddingAJob:
+    def test_once_though_the_form_is_sent_twice(self, client):
+        page = page_of(client)
+        fields = {"name": "Mail", "job_type": "Note", "cron_expression": "@daily"}
+        for _ in range(2):
+            _, shown = submit(client, page, "/ui/jobs", **fields)
+            assert shown.one(id="said").text == "Added “Mail”."
+        submit(client, page, "/ui/jobs", **{**fields, "name": "Another"})
+        assert [job["name"] for job in client.get("/jobs").json()] == ["Mail", "Another"]
+
     def test_by_the_form(self, client):
         answer, page = submit(
             client, page_of(client), "/ui/jobs",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
 
 FORM_TYPE: Final = "application/x-www-form-urlencoded"
 _MOST_FIELDS: Final = 50
+_TOKEN_BYTES: Final = 10
+_TOKEN: Final = re.compile(r"[0-9a-f]{20}")
 
 
 class FormError(ValueError):
@@ -97,6 +101,9 @@ class JobForm:
     def __init__(self, typed: Mapping[str, str] | None = None) -> None:
         self.typed = _BLANK | dict(typed or {})
         self.errors: dict[str, str] = {}
+        given = self.typed.get("once", "")
+        self.once = given if _TOKEN.fullmatch(given) else secrets.token_hex(_TOKEN_BYTES)
+        """The key by which a form that is sent twice adds one job."""
 
     def read(self) -> dict[str, Any]:
         """The body of ``POST /jobs``; ``errors`` has what is wrong."""

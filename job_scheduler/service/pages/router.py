@@ -26,13 +26,13 @@ from job_scheduler.service.pages.views import (
     totals_of,
     type_option,
 )
-from job_scheduler.service.problems import unavailable
+from job_scheduler.service.problems import KeyReusedError, unavailable
 from job_scheduler.stores.base import RunQuery, ScheduleQuery
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from job_scheduler.service.models import RunOut
+    from job_scheduler.service.models import JobOut, RunOut
 
 JOBS: Final = 50
 """How many jobs a page lists."""
@@ -146,7 +146,7 @@ async def add_job(request: Request, service: Service) -> Response:
     body = form.read()
     try:
         if not form.errors:
-            job, _ = await service.create(JobIn.model_validate(body))
+            job = await _create(service, JobIn.model_validate(body), form.once)
             return _redirect(f"/#job-{job.id}", Said(f"Added “{job.name}”."))
     except ValidationError as error:
         form.refuse_fields(error)
@@ -155,6 +155,14 @@ async def add_job(request: Request, service: Service) -> Response:
     except SchedulerError as error:
         form.refuse(error)
     return await _dashboard(request, service, form)
+
+
+async def _create(service: CronService, wanted: JobIn, once: str) -> JobOut:
+    """Add a job, though only once if the same form is sent twice."""
+    try:
+        return (await service.create(wanted, once))[0]
+    except KeyReusedError:  # somebody went back to the form, and changed it
+        return (await service.create(wanted))[0]
 
 
 @_post("/ui/jobs/{number}/{verb}")

@@ -46,7 +46,7 @@ from job_scheduler.retry import retry_policy
 from job_scheduler.schedule import ConflictResolution, Schedule
 from job_scheduler.stored_run import StoredRun
 from job_scheduler.stores import open_store
-from job_scheduler.stores.base import NewRun
+from job_scheduler.stores.base import NewRun, RunRecord
 
 if TYPE_CHECKING:
     import multiprocessing
@@ -379,7 +379,7 @@ class StoredPlans(Plans):
         await self._engine.ready()
         taken = await self._engine.enqueue_known([run], ConflictResolution.IGNORE)
         there = await self._store.run(run.id) if taken else None
-        return there or record_of(run)
+        return there or RunRecord.accepted(run)
 
     # As the keeper of the runs it has handed out
 
@@ -486,11 +486,3 @@ def _has_ended(what: str) -> ShutdownError:
         f"{what} is not possible any more: the scheduler was shut down, or belongs to the process "
         f"that this one was forked from; make a new one"
     )
-
-
-def record_of(run: NewRun) -> RunRecord:
-    """What the store holds of a run that it has just accepted."""
-    from job_scheduler.run import RunState
-    from job_scheduler.stores.base import RunRecord
-
-    return RunRecord(run.id, run.job, run.schedule_id, RunState.PENDING, 0, run.at)

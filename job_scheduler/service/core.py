@@ -18,7 +18,6 @@ from job_scheduler import instants
 from job_scheduler.errors import InvalidOptionError, UnknownIdError
 from job_scheduler.planning import check_id, check_timeout, policies_of
 from job_scheduler.retry import retry_policy
-from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution, Schedule
 from job_scheduler.service.changes import Changes
 from job_scheduler.service.models import JobIn, RunIn
@@ -30,7 +29,6 @@ from job_scheduler.triggers import Cron
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from datetime import datetime
 
     from job_scheduler.scheduler import Scheduler
     from job_scheduler.service.job_types.registry import JobTypes
@@ -112,15 +110,16 @@ class CronService:
         now = instants.now().isoformat()
         schedule_id = secrets.token_hex(10) if key is None else f"request:{key}"
         about = {"created_at": now, "updated_at": now}
-        if key is not None:
-            check_parameters(wanted.parameters)  # before it is dumped: that fails on what is deep
-            about["request"] = fingerprint(wanted.model_dump(mode="json"))
         schedule = self._schedule(wanted, schedule_id, about)
+        request = None
+        if key is not None:
+            request = fingerprint(wanted.model_dump(mode="json"))
+            schedule = replace(schedule, about={**schedule.about, "request": request})
         while not await self._engine.add_known(schedule, paused=not wanted.is_active):
             found = await self.store.schedule(schedule_id)
             if found is None:
                 continue  # it was deleted just now
-            if found.schedule.about.get("request") != about.get("request"):
+            if found.schedule.about.get("request") != request:
                 raise KeyReusedError(
                     f"the Idempotency-Key {key!r} was given before, for another job"
                 )
@@ -218,7 +217,7 @@ class CronService:
         return Schedule(
             id=schedule_id,
             job=job,
-            trigger=read_cron(wanted.cron_expression, wanted.timezone),
+            trigger=Cron(wanted.cron_expression, wanted.timezone),
             kwargs=wanted.parameters,
             generation=time.time_ns() // 1000,
             about=about,
@@ -298,7 +297,7 @@ class CronService:
             run = run._replace(keep_until=now + _KEPT)
         if not await self._engine.enqueue_known([run], ConflictResolution.IGNORE):
             self.changes.note()
-            return _as_accepted(run, now)
+            return RunRecord.accepted(run, now)
         record = await self.store.run(run.id)
         if record is None:
             raise UnknownIdError(f"the run {run.id} was deleted as soon as it was looked for")
@@ -359,16 +358,11 @@ class CronService:
         return await self.store.counts(self.store.now())
 
 
-def read_cron(expression: str, timezone: str) -> Cron:
-    """The trigger; raises ``InvalidCronError`` or ``InvalidOptionError``."""
-    return Cron(expression, timezone)
-
-
 def _changed_cron(trigger: Trigger, given: dict[str, Any]) -> Cron:
     if not isinstance(trigger, Cron):
-        return read_cron(given["cron_expression"], given.get("timezone", "UTC"))
+        return Cron(given["cron_expression"], given.get("timezone", "UTC"))
     expression = given.get("cron_expression", trigger.expression)
-    return read_cron(expression, given.get("timezone", trigger.timezone))
+    return Cron(expression, given.get("timezone", trigger.timezone))
 
 
 def check_parameters(parameters: dict[str, Any]) -> None:
@@ -384,20 +378,6 @@ def fingerprint(request: Any) -> str:
     """The same for the same request."""
     text = json.dumps(request, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _as_accepted(run: NewRun, now: datetime) -> RunRecord:
-    """What the store holds of a new run, without asking it: that costs as much as to keep it."""
-    return RunRecord(
-        id=run.id,
-        job=run.job,
-        schedule_id=run.schedule_id,
-        state=RunState.PENDING,
-        attempt=0,
-        at=run.at,
-        kwargs=run.kwargs,
-        created_at=now,
-    )
 
 
 def _run_id(of: str, key: str | None) -> str:

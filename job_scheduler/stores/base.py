@@ -247,6 +247,24 @@ class RunRecord(NamedTuple):
     timeout: float | None = None
     """Seconds; None: as the job says."""
 
+    @classmethod
+    def accepted(cls, run: NewRun, created_at: datetime | None = None) -> RunRecord:
+        """What a store holds of a run that it has just accepted, without being asked."""
+        return cls(
+            id=run.id,
+            job=run.job,
+            schedule_id=run.schedule_id,
+            state=RunState.PENDING,
+            attempt=0,
+            at=run.at,
+            args=run.args,
+            kwargs=run.kwargs,
+            created_at=created_at,
+            priority=run.priority,
+            max_retries=0 if run.retry is None else run.retry.max_retries,
+            timeout=run.timeout,
+        )
+
 
 class ScheduleRecord(NamedTuple):
     """What a store holds of a schedule."""

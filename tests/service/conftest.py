@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from job_scheduler.service.app import Service
 from job_scheduler.service.job_types import built_in
 from job_scheduler.service.job_types.registry import JobTypes
 from job_scheduler.service.settings import Settings
+from tests.conftest import eventually
 from tests.service import sample_types
 
 CRON = "0 9 * * *"
@@ -57,23 +57,11 @@ def made(client, **fields: Any) -> dict[str, Any]:
     return answer.json()
 
 
-def ended(client, run_id: str, seconds: float = 20.0) -> dict[str, Any]:
+def ended(client, run_id: str, timeout: float = 20.0) -> dict[str, Any]:
     """A run once it has ended."""
-    deadline = time.monotonic() + seconds
-    while True:
-        run = client.get(f"/runs/{run_id}").json()
-        if run["ended_at"] is not None:
-            return run
-        assert time.monotonic() < deadline, run
-        time.sleep(0.02)
 
+    def run():
+        found = client.get(f"/runs/{run_id}").json()
+        return found if found["ended_at"] is not None else None
 
-def eventually(condition, seconds: float = 20.0):
-    """Wait until this is true, and give it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        found = condition()
-        if found:
-            return found
-        assert time.monotonic() < deadline, condition
-        time.sleep(0.02)
+    return eventually(run, timeout, what=f"the end of run {run_id}")

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.conftest import eventually
 from tests.postgres import execute
 from tests.service.conftest import ended, made
 
@@ -71,6 +72,8 @@ def test_without_its_database_it_lives_but_is_not_ready(client, address, tmp_pat
         assert client.get("/healthz").status_code == 200
     finally:
         execute(other, f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+    eventually(lambda: client.get("/readyz").status_code == 200)
+    assert ended(client, client.post("/run/note").json()["id"])["state"] == "completed"
 
 
 def test_metrics(client):

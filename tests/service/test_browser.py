@@ -18,8 +18,8 @@ from job_scheduler.service.job_types import built_in
 from job_scheduler.service.job_types.registry import JobTypes
 from job_scheduler.service.pages import words
 from job_scheduler.service.settings import Settings
+from tests.conftest import eventually
 from tests.service import sample_types
-from tests.service.conftest import eventually
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 

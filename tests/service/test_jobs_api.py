@@ -10,7 +10,8 @@ import pytest
 
 from job_scheduler import RetryPolicy
 from job_scheduler.service.job_types.registry import JobTypes
-from tests.service.conftest import CRON, SOON, ended, eventually, job, made, opened
+from tests.conftest import eventually
+from tests.service.conftest import CRON, SOON, ended, job, made, opened
 
 ODD = {
     "": [],

@@ -26,7 +26,8 @@ from job_scheduler.service.pages.views import (
     type_option,
 )
 from job_scheduler.stores.base import Counts
-from tests.service.conftest import ended, eventually, made, opened
+from tests.conftest import eventually
+from tests.service.conftest import ended, made, opened
 from tests.service.html_reader import Tag, fields_of, form_of, read
 
 EVIL = "<script>alert('x')</script>\"'&"

@@ -9,7 +9,8 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.service.conftest import ended, eventually, made, opened
+from tests.conftest import eventually
+from tests.service.conftest import ended, made, opened
 
 
 def start(client, job_type, **body):

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import eventually
+from tests.conftest import eventually, lines
 
 BARE = {
     name: value
@@ -127,10 +127,6 @@ def address(request):
     if request.param == "postgres":
         return {"DATABASE_URL": request.getfixturevalue("database")}
     return {}
-
-
-def lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
 
 
 class TestTheFirstMinute:

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from job_scheduler.errors import InvalidCronError, InvalidOptionError, StoreError
 from job_scheduler.service.api.common import problems, service_of
-from job_scheduler.service.core import CronService, read_cron
+from job_scheduler.service.core import CronService
 from job_scheduler.service.models import CronIn, CronMistake, CronOut, JobType
 from job_scheduler.service.views import in_words
+from job_scheduler.triggers import Cron
 
 router = APIRouter()
 
@@ -27,7 +28,7 @@ async def list_job_types(service: Service) -> list[JobType]:
 async def validate_cron(wanted: CronIn) -> CronOut:
     """What an expression means and when it fires next, or what is wrong with it, and where."""
     try:
-        cron = read_cron(wanted.cron_expression, wanted.timezone)
+        cron = Cron(wanted.cron_expression, wanted.timezone)
     except InvalidOptionError as error:
         mistake = CronMistake(
             message=str(error),

@@ -50,7 +50,7 @@ def runs_asked(query: RunQuery) -> tuple[str, list[Any]]:
             conditions += condition.format(f"${len(values)}")
     which = "newest_runs" if query.schedule_id is None else "newest_runs_of_schedule"
     newest = found[which].format(jobs=jobs, which=conditions)
-    return found["runs"].format(newest=newest), values
+    return found["runs"].format(ids=found["newest_ids"].format(newest=newest)), values
 
 
 _BEFORE: Final = """

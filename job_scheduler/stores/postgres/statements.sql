@@ -495,18 +495,8 @@ LEFT JOIN LATERAL (
 ) AS l ON true
 ORDER BY d.id
 
--- name: these_runs
-SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_time, r.started_at,
-    r.ended_at, r.ending::text, r.result::text, r.task_data::text, r.created_at, r.priority,
-    coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
-    r.crashes, r.worker_id, r.lease_until, r.last_heartbeat, r.attempts::text, r.error_message,
-    r.options::text
-FROM scheduled_jobs AS r
-WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
-    AND r.job_id = ANY ($1::text[])
-
 -- name: runs
--- {newest} are the newest runs that were asked for, and perhaps some more.
+-- {ids} is an array of them.
 SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_time, r.started_at,
     r.ended_at, r.ending::text, r.result::text, r.task_data::text, r.created_at, r.priority,
     coalesce(r.retry_count, 0) AS retry_count, coalesce(r.max_retries, 0) AS max_retries,
@@ -514,10 +504,12 @@ SELECT r.job_id, r.job_name, r.schedule_id, r.status, r.attempt, r.execution_tim
     r.options::text
 FROM scheduled_jobs AS r
 WHERE r.status IN ('pending', 'running', 'completed', 'failed', 'cancelled')
-    AND r.job_id = ANY (ARRAY(
-        SELECT p.job_id FROM ({newest}) AS p ORDER BY p.created_at DESC, p.job_id DESC LIMIT $2
-    ))
+    AND r.job_id = ANY ({ids})
 ORDER BY r.created_at DESC, r.job_id DESC
+
+-- name: newest_ids
+-- {newest} are the newest runs that were asked for, and perhaps some more.
+ARRAY(SELECT p.job_id FROM ({newest}) AS p ORDER BY p.created_at DESC, p.job_id DESC LIMIT $2)
 
 -- name: newest_runs
 -- The index has the ended runs of each job and state in the order in which they came; each step from

@@ -533,7 +533,8 @@ class PostgresStore:
         return found[0] if found else None
 
     async def _these_runs(self, ids: list[str]) -> list[RunRecord]:
-        return [run_record(row) for row in await self._link.fetch(statements()["these_runs"], ids)]
+        asked = statements()["runs"].format(ids="$1::text[]")
+        return [run_record(row) for row in await self._link.fetch(asked, ids)]
 
     async def runs(self, query: RunQuery = NEWEST_RUNS) -> list[RunRecord]:
         asked, values = runs_asked(query)

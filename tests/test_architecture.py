@@ -16,7 +16,7 @@ from tests.conftest import ROOT
 PACKAGE = ROOT / "job_scheduler"
 
 TIERS = [
-    {"errors", "durations", "instants", "log", "options", "texts", "waiting"},
+    {"errors", "durations", "instants", "log", "options", "signals", "texts", "waiting"},
     {"job", "registry", "retry", "triggers"},
     {"run", "schedule", "target"},
     {"launcher"},

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
-import sys
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler.durations import seconds_to_wait
 from job_scheduler.errors import SchedulerError
 from job_scheduler.finding import find_jobs
+from job_scheduler.signals import call_when_told_to_end
 
 if TYPE_CHECKING:
     import argparse
@@ -93,12 +92,7 @@ class _Signals:
     def __init__(self, told: asyncio.Event) -> None:
         self._told = told
         self.in_a_hurry = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if sys.platform == "win32":
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._note))
-            else:
-                loop.add_signal_handler(number, self._note)
+        call_when_told_to_end(self._note)
 
     def _note(self) -> None:
         (self.in_a_hurry if self._told.is_set() else self._told).set()

@@ -7,7 +7,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
@@ -21,6 +20,7 @@ from job_scheduler.service.job_types.methods import jobs_of
 from job_scheduler.service.job_types.registry import JobTypes
 from job_scheduler.service.masking import masked_text, one_line
 from job_scheduler.service.settings import Settings, load_dotenv, without_password
+from job_scheduler.signals import call_when_told_to_end
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -111,12 +111,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if sys.platform == "win32":
-                signal.signal(number, lambda *_: loop.call_soon_threadsafe(self._end))
-            else:
-                loop.add_signal_handler(number, self._end)
+        call_when_told_to_end(self._end)
         yield
 
     def _end(self) -> None:

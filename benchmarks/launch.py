@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from command_line import names, show_progress
 from launching import tables
 from launching.parents import PARENTS
 from launching.peers.base import IN_FLIGHT
@@ -24,25 +25,16 @@ _SECONDS = 0.4
 _SECONDS_QUICK = 0.1
 
 
-def _show_progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=5, help="rounds to take the median of")
     parser.add_argument("--quick", action="store_true", help="one short round: a rough look")
     parser.add_argument(
-        "--peers", type=_names, default=[], metavar="NAMES", help=f"only these of {', '.join(ROWS)}"
+        "--peers", type=names, default=[], metavar="NAMES", help=f"only these of {', '.join(ROWS)}"
     )
     parser.add_argument(
         "--parents",
-        type=_names,
+        type=names,
         default=[],
         metavar="NAMES",
         help=f"only these of {', '.join(PARENTS)}",
@@ -59,8 +51,8 @@ def main() -> None:
     count = 1 if options.quick else max(1, options.rounds)
     adopt_orphans()
     leave_by_exception_on_signals()
-    rounds = run_rounds(plan, count, _SECONDS_QUICK if options.quick else _SECONDS, _show_progress)
-    _show_progress("")
+    rounds = run_rounds(plan, count, _SECONDS_QUICK if options.quick else _SECONDS, show_progress)
+    show_progress("")
     facts["took"] = f"{time.monotonic() - began:.0f} s"
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"Median of {count} rounds; x: how many times ours; jobs/s with {IN_FLIGHT} in flight\n")

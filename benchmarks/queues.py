@@ -14,6 +14,7 @@ import sys
 import time
 from pathlib import Path
 
+from command_line import names, show_progress
 from launching.programs import leave_by_exception_on_signals
 from machine import machine
 from queueing import server, tables
@@ -28,22 +29,13 @@ from queueing.rounds import (
 )
 
 
-def _show_progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else None)
     parser.add_argument("--rounds", type=int, default=3, help="rounds to take the median of")
     parser.add_argument("--quick", action="store_true", help="one short round: a rough look")
     parser.add_argument(
         "--peers",
-        type=_names,
+        type=names,
         default=[],
         metavar="NAMES",
         help=f"only these of {', '.join(PEERS)}",
@@ -72,8 +64,8 @@ def main() -> None:
     leave_by_exception_on_signals()
     with server.postgres() as dsn:
         facts |= server.facts(dsn)
-        rounds = run_rounds(dsn, plan, count, sizes, _show_progress)
-    _show_progress("")
+        rounds = run_rounds(dsn, plan, count, sizes, show_progress)
+    show_progress("")
     facts["took"] = f"{time.monotonic() - began:.0f} s"
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"Median of {count} rounds; x: how many times ours, of the same store\n")

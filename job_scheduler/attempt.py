@@ -73,9 +73,17 @@ class Attempt:
         return self.run is None or self.run.cancel()
 
     def give_up(self) -> bool:
-        """Have it stopped here, to be started again elsewhere; False if that is not possible."""
+        """Have it stopped here, to be started again elsewhere; False if that is not possible.
+
+        What goes on in a fleet goes on: whoever has the run next finds it there.
+        """
         self.given_up = True
-        return self.run is None or self.run.cancel()
+        if self.run is None:
+            return True
+        if self.place == "celery" and not self.run.state.ended:
+            fleets: Any = self.run._owner
+            return bool(fleets.let_go(self.run))
+        return self.run.cancel()
 
     def again(self, now: datetime, most_crashes: int | None) -> Again | None:
         """Whether, when and why it is started again, now that it has ended.
@@ -89,6 +97,8 @@ class Attempt:
             return Again(now, "release")
         if ending.state is not RunState.FAILED or self.cancelled:
             return None
+        if ending.goes_on:
+            return Again(now, "failure")
         kinds = () if ending.error is None else (ending.error.type, *ending.error.bases)
         if most_crashes is not None and self.has_crashed:
             return Again(now, "crash") if claim.crashes + 1 < most_crashes else None

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
-    from job_scheduler.job import Job
     from job_scheduler.plans import Plans
     from job_scheduler.run import Run
     from job_scheduler.stored_plans import StoredPlans, StoreOptions
@@ -47,7 +46,7 @@ class Dispatcher:
     def __init__(
         self,
         options: Mapping[str, Any],
-        jobs: Callable[[], Mapping[str, type[Job]]] = dict,
+        jobs: Callable[[], Mapping[str, Any]] = dict,
         store: StoreOptions | None = None,
     ) -> None:
         settings = dict(options)
@@ -57,7 +56,7 @@ class Dispatcher:
         self._jobs = jobs
         self._store = store
         self._planner: Plans | None = None
-        self._targets: dict[type[Job], Target] = {}
+        self._targets: dict[Any, Target] = {}
         self._start_unused()
         _dispatchers.add(self)
 
@@ -78,7 +77,7 @@ class Dispatcher:
 
     def run(
         self,
-        jobs: Mapping[str, type[Job]],
+        jobs: Mapping[str, Any],
         name: str,
         arguments: dict[str, Any],
         *,
@@ -202,6 +201,10 @@ class Dispatcher:
             from job_scheduler.executors.thread import ThreadExecutor
 
             return ThreadExecutor(self._settings)
+        if kind == "celery":
+            from job_scheduler.executors.celery.executor import CeleryExecutor
+
+            return CeleryExecutor(self._settings)
         from job_scheduler.executors.coroutine import CoroutineExecutor
 
         return CoroutineExecutor(self.loop_thread().loop, self._settings)

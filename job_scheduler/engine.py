@@ -48,6 +48,9 @@ if TYPE_CHECKING:
 _AT_ONE_TIME: Final = 64
 """Schedules that are advanced before others get their turn."""
 
+_MOST_ELSEWHERE: Final = 10_000
+"""Runs that may be on their way in fleets; more wait in the store, where priorities count."""
+
 _SOON: Final = timedelta(milliseconds=50)
 """How long before its instant a run may be planned."""
 
@@ -100,7 +103,8 @@ class Engine:
     Args:
         store: where schedules and runs are kept.
         executors: gives the executor for a place.
-        max_concurrent_jobs: how many runs go on at one time; None: as many as are due.
+        max_concurrent_jobs: how many runs go on here at one time; None: as many as are due. Those
+            that go on in a fleet do not count.
         known: the jobs that are found by name; None: each comes with what it runs.
         leases: how claims are kept; None: they hold for ever.
         clock: gives seconds, by which claims are kept.
@@ -222,6 +226,10 @@ class Engine:
             return
         assert self._loop is not None
         deadline = None if timeout is None else self._loop.time() + timeout
+        if self._leases is not None:
+            for attempt in self.attempts():
+                if attempt.place == "celery":  # whoever has the store finds it in its fleet
+                    attempt.give_up()
         await self._record_ends(lambda: bool(self._going.running), deadline)
         for attempt in self.attempts():
             attempt.cancel() if self._leases is None else attempt.give_up()
@@ -646,7 +654,10 @@ class Engine:
             return batch
         if self.store.durable:  # one half runs while the other is ended and claimed anew
             batch = min(batch, (self._most + 1) // 2)
-        return max(0, min(batch, self._most - len(self._going.running) - claimed))
+        elsewhere = len(self._going.elsewhere)
+        if elsewhere >= _MOST_ELSEWHERE:
+            return 0
+        return max(0, min(batch, self._most - len(self._going.running) + elsewhere - claimed))
 
     async def _advance(self, due: list[Due], now: datetime) -> None:
         """Decide what to do about schedules; one that cannot be planned is paused alone."""

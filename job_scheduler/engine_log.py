@@ -72,9 +72,8 @@ def log_waiting(jobs: list[str]) -> None:
     tell(logging.WARNING, said, who)
 
 
-def log_lost_lease(claim: Claim, why: str, *, stops: bool) -> None:
-    """Tell that this worker gives up a run that goes on."""
-    what = "it is stopped here" if stops else "it cannot be stopped, but its end will not count"
+def log_lost_lease(claim: Claim, why: str, what: str) -> None:
+    """Tell why this worker gives up a run that goes on, and what becomes of it."""
     said = "job %r: %s, so %s (run %s)"
     tell(logging.WARNING, said, claim.job, why, what, claim.run_id)
 

@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from job_scheduler.errors import DuplicateJobError, JobImportError
-from job_scheduler.job import Job
 from job_scheduler.known import job_name
-from job_scheduler.registry import discover
+from job_scheduler.registry import discover, is_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,7 +68,6 @@ def _jobs_of_module(name: str) -> dict[str, Any]:
     for value in vars(module).values():
         if getattr(value, "__module__", None) != name:
             continue
-        is_job = isinstance(value, type) and issubclass(value, Job)
-        if is_job or (inspect.isfunction(value) and value.__name__ != "<lambda>"):
+        if is_job(value) or (inspect.isfunction(value) and value.__name__ != "<lambda>"):
             found[job_name(value)] = value
     return found

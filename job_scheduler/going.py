@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 from job_scheduler.attempt import Attempt, not_started
 from job_scheduler.errors import SchedulerError, ShutdownError, UnknownJobError
 from job_scheduler.executors.starter import Starter
-from job_scheduler.run import RunState
+from job_scheduler.run import RunId, RunState
 from job_scheduler.stores.base import Finish
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ class Going:
         self.targets: dict[str, Target] = {}
         """What runs and schedules run, by their ids."""
         self.running: dict[str, Attempt] = {}
+        self.elsewhere: set[str] = set()
+        """The ids of those of them that go on in a fleet."""
         self.ended: deque[Attempt] = deque()
         """Those of them that have ended and are not recorded."""
         self._known = known
@@ -94,7 +96,7 @@ class Going:
         if before is not None:  # it was replaced, or given to others who have left it, too
             before.give_up()
         attempt.given_up = hand_back
-        self.running[claim.run_id] = attempt
+        self._add(attempt)
         if refused is not None:
             self._refuse(attempt, refused)
         elif attempt.place == "process":
@@ -102,6 +104,14 @@ class Going:
         else:
             self._submit(attempt)
         return attempt.place
+
+    def _add(self, attempt: Attempt) -> None:
+        run_id = attempt.claim.run_id
+        self.running[run_id] = attempt
+        if attempt.place == "celery":
+            self.elsewhere.add(run_id)
+        else:
+            self.elsewhere.discard(run_id)
 
     def _refuse(self, attempt: Attempt, error: SchedulerError) -> None:
         """End a run that cannot be started here; one of an unknown job is left to others."""
@@ -127,8 +137,7 @@ class Going:
             executor = self._executors.get(target.place)
             if executor is None:
                 executor = self._executors[target.place] = self.open_executor(target.place)
-            # One that it takes the place of may still be ending there: each claim has its own.
-            run_id = claim.run_id if claim.token <= 1 else f"{claim.run_id}/{claim.token}"
+            run_id = RunId(claim.run_id, claim.attempt, claim.token)
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
         except BaseException as error:
             if isinstance(error, ShutdownError) and target is not None:
@@ -167,12 +176,13 @@ class Going:
                 finish = _finish_of(attempt, now, self._leases, retries, keeps_results)
                 ends.append((finish, attempt))
                 del self.running[attempt.claim.run_id]
+                self.elsewhere.discard(attempt.claim.run_id)
         return ends
 
     def put_back(self, ends: Ends) -> None:
         """They could not be recorded, and are to be told again."""
-        for finish, attempt in ends:
-            self.running[finish.claim.run_id] = attempt
+        for _, attempt in ends:
+            self._add(attempt)
             self.ended.append(attempt)
 
     def tell(self, ends: Ends, finished: Sequence[Finished | None]) -> None:

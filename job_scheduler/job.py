@@ -30,8 +30,11 @@ class Job:
     Raises ``TypeError`` when an object is made of a class that defines neither.
     """
 
-    executor: ClassVar[Literal["process", "thread", "coroutine"] | None] = None
+    executor: ClassVar[Literal["process", "thread", "coroutine", "celery"] | None] = None
     """Where the job runs, when what it defines shall not decide."""
+
+    celery_task: ClassVar[Any] = None
+    """The task that it is to Celery; set by ``job_scheduler.celery.register``."""
 
     timeout: ClassVar[float | timedelta | None] = None
     """Seconds after its start at which a run is stopped; None: never."""

@@ -38,7 +38,7 @@ class JobScheduler:
     subclass may set ``self.jobs`` in an ``__init__`` that does not call this one.
 
     Args:
-        jobs: name -> job class, added to the jobs that every scheduler knows.
+        jobs: name -> job class or task of Celery, added to the jobs that every scheduler knows.
         max_processes: how many jobs run in processes at one time; default: 4 per processor,
             32 at least.
         max_threads: how many jobs run in threads of this program at one time; default: 32.
@@ -70,7 +70,7 @@ class JobScheduler:
         listen: False behind a transaction pooler of PostgreSQL.
     """
 
-    jobs: dict[str, type[Job]]
+    jobs: dict[str, Any]
 
     _options: Mapping[str, Any] = {}
     _store: StoreOptions | None = None
@@ -78,7 +78,7 @@ class JobScheduler:
 
     def __init__(
         self,
-        jobs: Mapping[str, type[Job]] | None = None,
+        jobs: Mapping[str, Any] | None = None,
         *,
         max_processes: int | None = None,
         max_threads: int | None = None,
@@ -270,7 +270,7 @@ class JobScheduler:
         cron: str | None = None,
         at: datetime | None = None,
         timezone: str | None = None,
-        executor: Literal["process", "thread", "coroutine"] | None = None,
+        executor: Literal["process", "thread", "coroutine", "celery"] | None = None,
         conflict_resolution: Literal["raise", "ignore", "replace"] = "raise",
         **policies: Any,
     ) -> str:
@@ -282,7 +282,8 @@ class JobScheduler:
         Args:
             job_id: what it is called.
             func: a function, which runs in a thread of this program, a coroutine function,
-                which runs on a loop of it, or a job, as for :meth:`schedule`.
+                which runs on a loop of it, a task of Celery, which its workers run, or a job, as
+                for :meth:`schedule`.
             interval: the first run comes after one, and then one in each.
             args: what to call it with, a list.
             kwargs: and by keyword.
@@ -434,7 +435,7 @@ class JobScheduler:
         refuse_during_import()
         me = ref(self)
 
-        def jobs() -> Mapping[str, type[Job]]:
+        def jobs() -> Mapping[str, Any]:
             scheduler = me()
             return {} if scheduler is None else scheduler.jobs
 

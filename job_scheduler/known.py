@@ -1,8 +1,9 @@
 """The jobs that this program knows, under the names that stores keep.
 
-A job class is called by its own name or by that under which it was registered, a function by its
-module and its name there: ``reports.monthly:send``. So two functions of one name in two modules are
-two jobs, and a worker elsewhere, or after a restart, finds what is meant, if it knows it.
+A job class is called by its own name or by that under which it was registered, a task of Celery by
+the name it has there, a function by its module and its name in it: ``reports.monthly:send``. So two
+functions of one name in two modules are two jobs, and a worker elsewhere, or after a restart, finds
+what is meant, if it knows it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from job_scheduler.errors import DuplicateJobError, InvalidJobError, UnknownJobError
 from job_scheduler.job import Job
+from job_scheduler.registry import is_celery_task, is_job
 from job_scheduler.target import Target
 
 if TYPE_CHECKING:
@@ -54,12 +56,7 @@ class KnownJobs:
         """What it knows."""
         if self._live is None:
             return self._names
-        live = {
-            name
-            for name, job in tuple(self._live().items())
-            if isinstance(job, type) and issubclass(job, Job)
-        }
-        return self._names | live
+        return self._names | {name for name, job in tuple(self._live().items()) if is_job(job)}
 
     def _find(self, name: str) -> Any:
         """The job of this name, or None."""
@@ -115,6 +112,8 @@ def job_name(job: Any) -> str:
     """What a store calls a job; raises ``InvalidJobError`` for what has no name of its own."""
     if isinstance(job, type) and issubclass(job, Job):
         return job.__name__
+    if is_celery_task(job):
+        return str(job.name)
     if isinstance(job, Job):
         raise InvalidJobError(
             f"{job!r} cannot be kept in a store, which keeps names, not objects: give the class "

@@ -197,8 +197,15 @@ class LeaseKeeper:
 
     def _give_up(self, attempt: Attempt, why: str) -> None:
         if not attempt.given_up:
-            stops = attempt.give_up()
-            log_lost_lease(attempt.claim, why, stops=stops and attempt.can_be_stopped)
+            stops = attempt.give_up() and attempt.can_be_stopped
+            what = (
+                "it is stopped here"
+                if stops
+                else "it cannot be stopped, but its end will not count"
+            )
+            if attempt.place == "celery":
+                what = "it is left to whoever has it next, and goes on"
+            log_lost_lease(attempt.claim, why, what)
 
     def _watch(self) -> None:
         """Stop what is not held for much longer, whatever the event loop does."""

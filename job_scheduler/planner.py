@@ -12,6 +12,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 from collections import OrderedDict
 from difflib import get_close_matches
 from types import BuiltinMethodType, MethodType
@@ -48,7 +49,6 @@ if TYPE_CHECKING:
 
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
-    from job_scheduler.job import Job
     from job_scheduler.stores.base import Claim, RunRecord
     from job_scheduler.target import Place
 
@@ -80,7 +80,8 @@ class Planner(Plans):
         self._closed = False
         self._once: OrderedDict[str, None] = OrderedDict()
         """Schedules of one instant, to be forgotten some time after it."""
-        self._generations = itertools.count(1)
+        # By the time, so that a run of this program has no id that one of another has.
+        self._generations = itertools.count(time.time_ns() // 1000)
         self._handles: dict[str, Run] = {}
         prefix = os.urandom(6).hex()
         self._run_ids = map(f"{prefix}-{{}}".format, itertools.count(1))
@@ -114,7 +115,7 @@ class Planner(Plans):
 
     # Schedules
 
-    def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
+    def _add(self, jobs: Mapping[str, Any], wanted: Wanted) -> str:
         schedule_id, given, first = wanted.schedule_id, wanted.given, wanted.first
         check_new_id(schedule_id)
         what = lookup(jobs, given) if isinstance(given, str) else given

@@ -13,6 +13,7 @@ from job_scheduler.launcher.base import encode_arguments, reference
 from job_scheduler.retry import retry_policy
 from job_scheduler.run import RunState
 from job_scheduler.schedule import ConflictResolution
+from job_scheduler.stores.payload import encode
 from job_scheduler.target import seconds_or_none
 from job_scheduler.triggers import Cron, Interval, Once
 
@@ -205,11 +206,13 @@ def _is_broken(text: str) -> bool:
 def check_sendable(
     name: str, target: Target, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> None:
-    """Raise if it is to run in a process, and cannot be sent to one.
+    """Raise if it is to run in a process, or in a fleet, and cannot be sent there.
 
     ``ArgumentsError`` for its arguments, ``JobImportError`` for a class that no other process
     can find.
     """
+    if target.place == "celery":
+        encode(args, kwargs)
     if target.place == "process":
         if target.method is not None:
             reference(target.job_class)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from job_scheduler.job import Job
     from job_scheduler.run import Run
     from job_scheduler.target import Place, Target
     from job_scheduler.triggers import Trigger
@@ -75,7 +74,7 @@ class Plans(ABC):
 
     def schedule(
         self,
-        jobs: Mapping[str, type[Job]],
+        jobs: Mapping[str, Any],
         initial_delay: Any,
         frequency: Any,
         job: Any,
@@ -101,7 +100,7 @@ class Plans(ABC):
 
     def add_job(
         self,
-        jobs: Mapping[str, type[Job]],
+        jobs: Mapping[str, Any],
         job_id: str,
         func: Any,
         *,
@@ -133,7 +132,7 @@ class Plans(ABC):
         return self._add(jobs, wanted)
 
     @abstractmethod
-    def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
+    def _add(self, jobs: Mapping[str, Any], wanted: Wanted) -> str:
         """Plan what was checked as far as it can be without knowing what it runs."""
 
     def _free_id(self, name: str) -> str:

@@ -24,11 +24,22 @@ if TYPE_CHECKING:
 _LONGEST_NAME = 1_000
 
 
-def lookup(jobs: Mapping[str, Any], name: str) -> type[Job]:
-    """The job class registered under the name.
+def is_celery_task(what: object) -> bool:
+    """Whether this is a task of a Celery application; Celery is not imported to find out."""
+    module = sys.modules.get("celery.app.task")
+    return module is not None and isinstance(what, module.Task)
+
+
+def is_job(what: object) -> bool:
+    """Whether this can stand in a dictionary of jobs: a job class, or a task of Celery."""
+    return (isinstance(what, type) and issubclass(what, Job)) or is_celery_task(what)
+
+
+def lookup(jobs: Mapping[str, Any], name: str) -> Any:
+    """The job registered under the name: a job class, or a task of Celery.
 
     Raises ``UnknownJobError`` with the nearest known name, and ``InvalidJobError`` if what is
-    registered is not a job class, or the name too long to be one.
+    registered is neither, or the name too long to be one.
     """
     if not isinstance(name, str):
         raise UnknownJobError(_describe_no_name(name, jobs))
@@ -38,17 +49,17 @@ def lookup(jobs: Mapping[str, Any], name: str) -> type[Job]:
             f"{name[:20]!r} has {len(name):,}"
         )
     try:
-        job_class = jobs[name]
+        job = jobs[name]
     except KeyError:
         raise UnknownJobError(_describe_unknown(name, jobs)) from None
-    if not (isinstance(job_class, type) and issubclass(job_class, Job)):
+    if not is_job(job):
         hint = (
-            f"; register the class {type(job_class).__name__}, not an object of it"
-            if isinstance(job_class, Job)
+            f"; register the class {type(job).__name__}, not an object of it"
+            if isinstance(job, Job)
             else "; derive it from job_scheduler.Job"
         )
-        raise InvalidJobError(f"jobs[{name!r}] is {job_class!r}, not a Job class{hint}")
-    return job_class
+        raise InvalidJobError(f"jobs[{name!r}] is {job!r}, not a Job class{hint}")
+    return job
 
 
 def _describe_no_name(value: object, jobs: Mapping[str, Any]) -> str:

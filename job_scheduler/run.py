@@ -28,6 +28,19 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
 
+class RunId(NamedTuple):
+    """Which attempt at which run it is that an executor is given."""
+
+    run: str
+    attempt: int = 1
+    token: int = 1
+    """Another one for each claim of the run."""
+
+    def __str__(self) -> str:
+        """The id of the handle: one that it takes the place of may still be ending here."""
+        return self.run if self.token <= 1 else f"{self.run}/{self.token}"
+
+
 class RunState(StrEnum):
     """Where a run stands; equal to its own name as a string."""
 
@@ -78,6 +91,8 @@ class Ending(NamedTuple):
     cpu_time: float | None = None
     stderr: str = ""
     load_result: Callable[[], Any] | None = None
+    goes_on: bool = False
+    """Whether it has failed, and is tried again by what executes it."""
 
 
 _of_this_thread: Final = threading.local()

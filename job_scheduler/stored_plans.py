@@ -55,7 +55,6 @@ if TYPE_CHECKING:
 
     from job_scheduler.executors.base import Executor
     from job_scheduler.executors.loop_thread import LoopThread
-    from job_scheduler.job import Job
     from job_scheduler.run import Run
     from job_scheduler.stores.base import Claim, RunRecord, ScheduleRecord, Store
     from job_scheduler.target import Place, Target
@@ -118,7 +117,7 @@ class StoredPlans(Plans):
     def __init__(
         self,
         options: StoreOptions,
-        jobs: Callable[[], Mapping[str, type[Job]]],
+        jobs: Callable[[], Mapping[str, Any]],
         executors: Callable[[Place], Executor],
         loop_thread: LoopThread,
         *,
@@ -235,7 +234,7 @@ class StoredPlans(Plans):
 
     # Schedules
 
-    def _add(self, jobs: Mapping[str, type[Job]], wanted: Wanted) -> str:
+    def _add(self, jobs: Mapping[str, Any], wanted: Wanted) -> str:
         schedule_id, given, first = wanted.schedule_id, wanted.given, wanted.first
         check_new_id(schedule_id)
         if isinstance(given, str):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import ArgumentsError, InvalidJobError, InvalidOptionError
 from job_scheduler.job import Job
+from job_scheduler.registry import is_celery_task
 from job_scheduler.retry import retry_policy
 
 if TYPE_CHECKING:
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
 
     from job_scheduler.retry import RetryPolicy
 
-Place = Literal["process", "thread", "coroutine"]
+Place = Literal["process", "thread", "coroutine", "celery"]
 Verb = Literal["run", "schedule"]
 
-_PLACES: Final = ("process", "thread", "coroutine")
+_PLACES: Final = ("process", "thread", "coroutine", "celery")
 
 _POSITIONAL: Final = (
     inspect.Parameter.POSITIONAL_ONLY,
@@ -51,15 +52,23 @@ class Target:
     """How it is called, without ``self``; None if that is not known."""
 
     @classmethod
-    def of(cls, job_class: type[Job], verb: Verb = "run") -> Target:
-        """Examine a job class, of which each run gets an object of its own.
+    def of(cls, job: Any, verb: Verb = "run") -> Target:
+        """Examine what is registered: a class, of which each run gets an object, or Celery's task.
 
         Raises ``InvalidJobError`` or ``InvalidOptionError``.
         """
-        place = _place_of(job_class, verb)
-        method = "process" if place == "process" else "run"
+        if is_celery_task(job):
+            return cls._of_task(job, "celery")
+        return cls._of_class(job, _place_of(job, verb))
+
+    @classmethod
+    def _of_class(cls, job_class: type[Job], place: Place) -> Target:
+        method = _method_of(job_class, place)
         _check_constructor(job_class, method)
-        return cls._of_job(job_class, job_class, place, method)
+        target = cls._of_job(job_class, job_class, place, method)
+        if place == "celery":
+            return replace(target, what=_task(job_class), method=None)
+        return target
 
     @classmethod
     def of_objects(cls, job_class: type[Job], verb: Verb) -> Target:
@@ -68,11 +77,11 @@ class Target:
         Raises ``InvalidJobError`` (a ``TypeError``) or ``InvalidOptionError``.
         """
         place = _place_of(job_class, verb)
-        return cls._of_job(job_class, job_class, place, "process" if place == "process" else "run")
+        return cls._of_job(job_class, job_class, place, _method_of(job_class, place))
 
     @classmethod
     def of_anything(cls, what: Any, verb: Verb, place: Place | None = None) -> Target:
-        """Examine a job class, an object of one, or a function.
+        """Examine a job class, an object of one, a task of Celery, or a function.
 
         Args:
             what: to be run.
@@ -83,17 +92,35 @@ class Target:
         """
         if place is not None and (not isinstance(place, str) or place not in _PLACES):
             raise InvalidOptionError(f"executor is {place!r}; it must be one of {_PLACES}")
-        is_class = isinstance(what, type) and issubclass(what, Job)
         if type(what) is FunctionType:
             return _examine_function(what, place)
-        if not (is_class or isinstance(what, Job)):
+        if isinstance(what, type) and issubclass(what, Job):
+            return cls._of_class(what, _place_of(what, verb, place))
+        if is_celery_task(what):
+            return cls._of_task(what, place or "celery")
+        if not isinstance(what, Job):
             return cls._of_function(what, place)
-        job_class = what if is_class else type(what)
-        place = _place_of(job_class, verb, place)
-        method = "process" if place == "process" else "run"
-        if is_class:
-            _check_constructor(job_class, method)
-        return cls._of_job(what, job_class, place, method)
+        place = _place_of(type(what), verb, place)
+        if place == "celery":
+            raise InvalidJobError(
+                f"{what!r} cannot be sent to another machine: give the class "
+                f"{type(what).__name__}, and what it needs as arguments"
+            )
+        return cls._of_job(what, type(what), place, _method_of(type(what), place))
+
+    @classmethod
+    def _of_task(cls, task: Any, place: Place) -> Target:
+        """A task of Celery; in another place than its fleet it is a function like others."""
+        if inspect.iscoroutinefunction(task.run):
+            raise InvalidJobError(
+                f"the task {task.name} is a coroutine function, which Celery's workers do not "
+                f"await: nothing would run. Let it call asyncio.run(...)"
+            )
+        if place != "celery":
+            return replace(cls._of_function(task.run, place), what=task)
+        _check_no_generator(task.run, f"{task.name}()")
+        signature = inspect.signature(task.run) if task.typing else None
+        return cls(task, task.name, place, None, None, None, *_keywords_of(signature), signature)
 
     @classmethod
     def _of_job(cls, what: Any, job_class: type[Job], place: Place, method: str) -> Target:
@@ -115,6 +142,10 @@ class Target:
                 f"the name of a registered job{hint}"
             )
         name = name_of(function)
+        if place == "celery":
+            raise InvalidJobError(
+                f"{name}() is no task of Celery: put @app.task above it, app being your Celery(...)"
+            )
         _check_no_generator(function, f"{name}()")
         is_async = _is_async(function)
         if (is_async and place == "thread") or (not is_async and place == "coroutine"):
@@ -226,7 +257,11 @@ def _place_of(job_class: type[Job], verb: Verb, place: Place | None = None) -> P
     process = getattr(job_class, "process", None)
     run = getattr(job_class, "run", None)
     run_place: Place = "coroutine" if inspect.iscoroutinefunction(run) else "thread"
-    possible: dict[Place, Callable[..., Any] | None] = {"process": process, run_place: run}
+    possible: dict[Place, Callable[..., Any] | None] = {
+        "process": process,
+        run_place: run,
+        "celery": process or run,
+    }
     chosen = place or job_class.executor
     if chosen is None:
         order: tuple[Place, ...] = ("process", run_place)
@@ -242,12 +277,33 @@ def _place_of(job_class: type[Job], verb: Verb, place: Place | None = None) -> P
             f"{job_class.__qualname__}.executor is {chosen!r}; it must be one of {_PLACES}"
         )
     if not callable(possible.get(chosen)):
-        needed = {"process": "process()", "thread": "run()", "coroutine": "async run()"}[chosen]
+        needed = {"process": "process()", "thread": "run()", "coroutine": "async run()"}.get(
+            chosen, "process() or run()"
+        )
         said = f"{job_class.__qualname__}.executor" if place is None else "executor"
         raise InvalidJobError(
             f"{said} is {chosen!r}, but {job_class.__qualname__} does not define {needed}"
         )
     return chosen
+
+
+def _method_of(job_class: type[Job], place: Place) -> str:
+    """The method that runs there."""
+    if place == "celery":
+        return "process" if callable(getattr(job_class, "process", None)) else "run"
+    return "process" if place == "process" else "run"
+
+
+def _task(job_class: type[Job]) -> Any:
+    """The task as which a job class is registered with a Celery application."""
+    task = vars(job_class).get("celery_task")  # a subclass is another job
+    if task is None:
+        name = job_class.__qualname__
+        raise InvalidJobError(
+            f"{name} is to run on Celery's workers, but no application knows it: write "
+            f"job_scheduler.celery.register(app, {name}), app being your Celery(...)"
+        )
+    return task
 
 
 def _check_constructor(job_class: type[Job], method: str) -> None:
@@ -282,6 +338,11 @@ def _check_limits(job_class: type[Job], place: Place) -> None:
         what = f"{job_class.__qualname__}.{attribute}"
         if isinstance(value, bool) or not isinstance(value, int) or value <= 0:
             raise InvalidOptionError(f"{what} is {value!r}; it must be a whole number above zero")
+        if place == "celery":
+            raise InvalidOptionError(
+                f"{what} is set, but the job runs on Celery's workers, which have limits of their "
+                f"own: --concurrency and --max-memory-per-child"
+            )
         if place != "process":
             raise InvalidOptionError(
                 f"{what} is set, but the job runs in a {place}; only a process can be limited: "

@@ -20,7 +20,7 @@ TIERS = [
     {"job", "registry", "retry", "triggers"},
     {"run", "schedule", "target"},
     {"launcher"},
-    {"executors", "stores"},
+    {"celery", "executors", "stores"},
     {"attempt", "engine", "engine_log", "finding", "going", "known", "leases"},
     {"dispatch", "planner", "planning", "plans", "stored_plans", "stored_run"},
     {"job_scheduler", "scheduler"},

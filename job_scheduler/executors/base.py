@@ -21,7 +21,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from job_scheduler.run import Owner, Run
+    from job_scheduler.run import Owner, Run, RunId
     from job_scheduler.target import Target
 else:
     Owner = object
@@ -37,7 +37,7 @@ class Executor(Owner, Protocol):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
-        run_id: str | None = None,
+        run_id: RunId | None = None,
     ) -> Run:
         """Accept a run, from any thread; ``timeout`` is in seconds, a missing id is made."""
 

@@ -17,6 +17,7 @@ from job_scheduler.run import Ending, Run, RunError, RunState
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
+    from job_scheduler.run import RunId
     from job_scheduler.target import Target
 
 
@@ -38,12 +39,12 @@ class CoroutineExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
-        run_id: str | None = None,
+        run_id: RunId | None = None,
     ) -> Run:
         """Accept a run; it starts with the loop's next turn."""
         if self._closed:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
-        run = Run(run_id or next(self._ids), name, self)
+        run = Run(str(run_id or next(self._ids)), name, self)
         self._tasks[run] = None
         if asyncio._get_running_loop() is self._loop:
             self._start(run, target, args, kwargs, timeout)

@@ -18,6 +18,7 @@ from job_scheduler.run import Run
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from job_scheduler.run import RunId
     from job_scheduler.target import Target
 
 
@@ -38,12 +39,12 @@ class InlineExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
-        run_id: str | None = None,
+        run_id: RunId | None = None,
     ) -> Run:
         """Run the job; what it raises is on the run, as anywhere."""
         if target.place == "process":
             kwargs = wire.decode(encode_arguments(name, kwargs))
-        run = Run(run_id or next(self._ids), name, self)
+        run = Run(str(run_id or next(self._ids)), name, self)
         run._started(os.getpid() if target.place == "process" else None, time.time())
         ending.settle(run, call(lambda: self._call(target, args, kwargs)))
         return run

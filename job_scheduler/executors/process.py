@@ -8,7 +8,7 @@ from job_scheduler.launcher.called import Called
 
 if TYPE_CHECKING:
     from job_scheduler.launcher.base import Launcher
-    from job_scheduler.run import Run
+    from job_scheduler.run import Run, RunId
     from job_scheduler.target import Target
 
 
@@ -25,15 +25,16 @@ class ProcessExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
-        run_id: str | None = None,
+        run_id: RunId | None = None,
     ) -> Run:
         """Accept a run; what is sent to the process is pickled."""
         arguments = arguments_of(target, args, kwargs)
+        handle_id = None if run_id is None else str(run_id)
         if arguments is kwargs:
-            return self._launcher.submit(name, target.what, kwargs, timeout, run_id)
+            return self._launcher.submit(name, target.what, kwargs, timeout, handle_id)
         if target.method is not None:
             self._launcher.prepare(target.job_class)  # imported once, where the jobs are forked
-        return self._launcher.submit(name, Called, arguments, timeout, run_id)
+        return self._launcher.submit(name, Called, arguments, timeout, handle_id)
 
     def pending(self) -> list[Run]:
         return self._launcher.pending()

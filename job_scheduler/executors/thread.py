@@ -21,6 +21,7 @@ from job_scheduler.run import Run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from job_scheduler.run import RunId
     from job_scheduler.target import Target
 
 _Order = tuple[Run, "Callable[[], Any]"]
@@ -55,7 +56,7 @@ class ThreadExecutor:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
-        run_id: str | None = None,
+        run_id: RunId | None = None,
     ) -> Run:
         """Accept a run; it starts when a thread is free."""
         if timeout is not None:
@@ -65,7 +66,7 @@ class ThreadExecutor:
             )
         if self._closed:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
-        run = Run(run_id or next(self._ids), name, self)
+        run = Run(str(run_id or next(self._ids)), name, self)
         self._waiting[run] = True
         self._orders.put((run, functools.partial(target.call, args, kwargs)))
         try:

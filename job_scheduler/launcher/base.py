@@ -22,6 +22,7 @@ from job_scheduler.launcher.aside import finish_aside
 
 if TYPE_CHECKING:
     import multiprocessing
+    from collections.abc import Sequence
 
     from job_scheduler.job import Job
     from job_scheduler.run import Run
@@ -143,10 +144,16 @@ def encode_arguments(name: str, arguments: dict[str, Any]) -> bytes:
         ) from error
 
 
+class Waitable(Protocol):
+    """What comes to an end."""
+
+    def wait(self) -> object: ...
+
+
 class Waited(Protocol):
     """What the interpreter's exit can wait for."""
 
-    def pending(self) -> list[Run]: ...
+    def pending(self) -> Sequence[Waitable]: ...
 
     def close(self) -> None: ...
 

@@ -354,5 +354,5 @@ class JobType(BaseModel):
 
     name: str
     description: str | None
-    executor: Literal["process", "thread", "coroutine"]
+    executor: Literal["process", "thread", "coroutine", "celery"]
     parameters: dict[str, Any] = Field(description="A JSON Schema of them.")

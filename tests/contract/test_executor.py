@@ -17,7 +17,7 @@ from job_scheduler.executors.process import ProcessExecutor
 from job_scheduler.executors.thread import ThreadExecutor
 from job_scheduler.launcher.base import Settings
 from job_scheduler.launcher.client import ZygoteLauncher
-from job_scheduler.run import RunState
+from job_scheduler.run import RunId, RunState
 from job_scheduler.target import Target
 from tests.conftest import eventually
 
@@ -125,7 +125,7 @@ def test_an_object_is_used_as_it_is(place):
 
 
 def test_a_failure_is_told_with_what_it_is(place, caplog):
-    run = place.submit(fail, "missing", run_id="my-run")
+    run = place.submit(fail, "missing", run_id=RunId("my-run"))
     assert run.wait(20)
     assert run.state is RunState.FAILED
     assert (run.error.type, run.error.message) == ("KeyError", "'missing'")

@@ -11,6 +11,7 @@ from types import NoneType, SimpleNamespace, UnionType
 from typing import TYPE_CHECKING, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 from job_scheduler.job import Job
+from job_scheduler.registry import is_celery_task
 from job_scheduler.target import Target
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ def describe_job(name: str, job: Any) -> dict[str, Any]:
     """
     target = Target.of_anything(job, "schedule")
     function = job if target.method is None else getattr(job, target.method)
+    if is_celery_task(job):
+        function = job.run
     return {
         "name": name,
         "description": _first_paragraph(_docstring(job) or inspect.getdoc(function)),

@@ -1,0 +1,191 @@
+"""The thread that sends tasks to the broker, one after another, and waits where it is away."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from job_scheduler.executors.celery import news
+from job_scheduler.log import tell
+
+if TYPE_CHECKING:
+    from job_scheduler.executors.celery.flight import Flight, Mark
+    from job_scheduler.executors.celery.news import News
+    from job_scheduler.executors.celery.records import Records
+
+_FIRST_PAUSE: Final = 0.1
+_LONGEST_PAUSE: Final = 2.0
+"""Seconds until it is tried again to reach a broker that is away."""
+
+_PATIENCE: Final = 10.0
+"""Seconds for a broker of Redis that does not answer."""
+
+
+class Home(Protocol):
+    """Who has the flights."""
+
+    def may_send(self, flight: Flight) -> bool:
+        """Whether it still waits to be sent; then nobody else sends it."""
+
+    def leaves(self, flight: Flight) -> None:
+        """It is sent now, under its name, and may be heard of."""
+
+    def is_over(self, task_id: str) -> bool:
+        """Whether the end of a task was told here."""
+
+    def sent(self, flight: Flight) -> None:
+        """It is in the fleet."""
+
+    def not_sent(self, flight: Flight) -> None:
+        """It waits again."""
+
+    def refused(self, flight: Flight, error: Exception) -> None:
+        """It can never be sent."""
+
+    def replaced(self, task_id: str) -> None:
+        """A task is not wanted any more: another has taken its place."""
+
+
+class Publisher:
+    """Sends what it is given; nothing that it has taken is ever dropped.
+
+    Args:
+        app: the Celery application.
+        records: of its tasks.
+        home: told what becomes of them.
+    """
+
+    def __init__(self, app: Any, records: Records, home: Home) -> None:
+        self._app = app
+        self._records = records
+        self._home = home
+        self._flights: SimpleQueue[Flight | None] = SimpleQueue()
+        self._connection: Any = None
+        self._producer: Any = None
+        self._is_away = False
+        self._ended = threading.Event()
+        name = "job_scheduler celery publisher"
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def put(self, flight: Flight) -> None:
+        """Have a task sent."""
+        self._flights.put(flight)
+
+    def close(self) -> None:
+        """Send what was given, and end."""
+        self._flights.put(None)
+
+    def _serve(self) -> None:
+        while (flight := self._flights.get()) is not None:
+            try:
+                self._send_at_last(flight)
+            except Exception as error:
+                self._home.refused(flight, error)
+            del flight
+        self._hang_up()
+
+    def _send_at_last(self, flight: Flight) -> None:
+        """Send it, however long the broker is away."""
+        pause = _FIRST_PAUSE
+        while self._home.may_send(flight):
+            try:
+                if self._is_new(flight):
+                    self._send(flight)
+            except self._errors as error:
+                self._hang_up()
+                self._tell_of_absence(error)
+                self._home.not_sent(flight)
+                time.sleep(pause)
+                pause = min(2 * pause, _LONGEST_PAUSE)
+                continue
+            if self._is_away:
+                self._is_away = False
+                tell(logging.INFO, "the broker is there again, and what has waited is sent")
+            self._home.sent(flight)
+
+    @property
+    def _errors(self) -> tuple[type[Exception], ...]:
+        """What is raised while the broker or the result backend is away."""
+        from kombu.exceptions import OperationalError
+
+        return (OperationalError, OSError, *self._records.errors)
+
+    def _tell_of_absence(self, error: Exception) -> None:
+        if not self._is_away:
+            self._is_away = True
+            said = "nothing is sent to Celery's workers until the broker is back: %s: %s"
+            tell(logging.ERROR, said, type(error).__name__, error)
+
+    def _send(self, flight: Flight) -> None:
+        producer = self._producer or self._call()
+        self._home.leaves(flight)
+        try:
+            flight.task.apply_async(
+                flight.args,
+                flight.kwargs,
+                task_id=flight.task_id,
+                producer=producer,
+                retry=False,
+                serializer="json",
+                ignore_result=False,
+                add_to_parent=False,
+                **({} if flight.timeout is None else {"time_limit": flight.timeout}),
+            )
+        except self._errors:
+            said = "the broker was lost while task %s was sent; it is sent again, and may run twice"
+            tell(logging.WARNING, said, flight.task_id)
+            raise
+        flight.sent_at = time.time()
+        # Else whoever looks after it writes it later; until then, it might be sent again.
+        with contextlib.suppress(*self._records.errors):
+            self._records.mark(flight)
+            flight.is_marked = True
+
+    def _call(self) -> Any:
+        """A producer on a connection of our own, which no fork shares and nobody else closes."""
+        options: dict[str, Any] = {}
+        if self._app.conf.broker_url and str(self._app.conf.broker_url).startswith("redis"):
+            given = dict(self._app.conf.broker_transport_options)
+            options["transport_options"] = {"socket_timeout": _PATIENCE, **given}
+        self._connection = self._app.connection_for_write(**options)
+        self._connection.ensure_connection(max_retries=1, interval_start=0)
+        self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+        return self._producer
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.collect()
+        self._connection = self._producer = None
+
+    def _is_new(self, flight: Flight) -> bool:
+        """Whether the run is not in the fleet yet; otherwise the flight is what is there."""
+        if not flight.may_be_known:
+            return True
+        mark = self._records.mark_of(flight.run_id.run)
+        if mark is not None and not self._home.is_over(mark.task_id):
+            said = self._records.read(mark.task_id)
+            if self._goes_on(flight, mark, said):
+                flight.task_id, flight.sent_at, flight.is_marked = mark.task_id, mark.sent_at, True
+                flight.retry_was_told = said is not None and said["status"] == "RETRY"
+                return False
+        is_taken = mark is not None and mark.task_id == flight.task_id
+        if is_taken or self._records.read(flight.task_id) is not None:
+            flight.task_id = f"{flight.run_id.run}:{flight.run_id.attempt}.{flight.run_id.token}"
+        return True
+
+    def _goes_on(self, flight: Flight, mark: Mark, said: News | None) -> bool:
+        """Whether what the run was sent as is in the fleet, or has ended without being told."""
+        if mark.content != flight.content:
+            self._home.replaced(mark.task_id)
+            return False
+        if said is None and time.time() - mark.sent_at > self._records.kept:
+            warning = "what became of task %s is not known any more: its run %s is sent again"
+            tell(logging.WARNING, warning, mark.task_id, flight.run_id.run)
+            return False
+        return said is None or not news.tells_of_lost_worker(said)

@@ -1,0 +1,131 @@
+"""What the result backend, which is Redis, holds of tasks, and the marks that we keep there.
+
+A mark says which task a run was sent as. It is written once the task is in the broker. So whoever
+takes a run over knows whether it is in the fleet already; one whose scheduler has died between the
+two is sent again. And where the marks are gone, Redis has lost its memory, and the tasks with it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+from job_scheduler.executors.celery.flight import Mark
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from job_scheduler.executors.celery.flight import Flight
+    from job_scheduler.executors.celery.news import News
+
+_KEPT: Final = 30 * 24 * 3600
+"""Seconds for which a mark is kept whose scheduler does not come back."""
+
+_SPECIAL: Final = re.compile(rb"([*?\[\]\\^-])")
+"""What means something in a pattern of Redis."""
+
+
+class Records:
+    """The result backend of one Celery application; from any thread."""
+
+    def __init__(self, backend: Any) -> None:
+        self._backend = backend
+        self._client = backend.client
+        self.errors: tuple[type[Exception], ...] = tuple(backend.connection_errors)
+        """What is raised while Redis is away."""
+        self._prefix = _bytes(backend.get_key_for_task("-"))[:-1]
+
+    @property
+    def kept(self) -> float:
+        """Seconds for which Celery keeps a result."""
+        return float(self._backend.expires or _KEPT)
+
+    def _key(self, task_id: str) -> bytes:
+        return self._prefix + task_id.encode()
+
+    def _mark_key(self, run: str) -> bytes:
+        return self._prefix + b"job_scheduler-sent-" + run.encode()
+
+    def read(self, task_id: str) -> News | None:
+        """What is known of a task."""
+        return self._decoded(self._client.get(self._key(task_id)))
+
+    def look(self, flights: Sequence[Flight]) -> list[tuple[News | None, bool]]:
+        """What is known of tasks, and whether they still have their marks; in one question."""
+        keys = [self._key(flight.task_id) for flight in flights]
+        marks = [self._mark_key(flight.run_id.run) for flight in flights]
+        found = self._client.mget(keys + marks)
+        news = map(self._decoded, found[: len(keys)])
+        return list(zip(news, [mark is not None for mark in found[len(keys) :]], strict=True))
+
+    def _decoded(self, text: bytes | None) -> News | None:
+        if text is None:
+            return None
+        news: News = self._backend.decode(text)
+        return news
+
+    def mark(self, flight: Flight) -> None:
+        """Note that a run was sent."""
+        text = json.dumps(flight.mark)
+        self._client.setex(self._mark_key(flight.run_id.run), _KEPT, text)
+
+    def mark_of(self, run: str) -> Mark | None:
+        """As what a run was sent."""
+        text = self._client.get(self._mark_key(run))
+        return None if text is None else Mark(*json.loads(text))
+
+    def unmark(self, tasks: Mapping[str, str]) -> None:
+        """Forget that runs were sent as these tasks; not that they were sent as others since.
+
+        Args:
+            tasks: the ids of tasks by those of their runs.
+        """
+        if not tasks:
+            return
+        keys = [self._mark_key(run) for run in tasks]
+        marks = zip(keys, tasks.values(), self._client.mget(keys), strict=True)
+        of_these = [key for key, task, text in marks if text and json.loads(text)[0] == task]
+        if of_these:
+            self._client.delete(*of_these)
+
+    def listen(self) -> Listening:
+        """Hear of every change from now on of tasks whose id has a colon, as ours do."""
+        pattern = _SPECIAL.sub(rb"\\\1", self._prefix) + b"*:*"
+        return Listening(self, self._client, pattern)
+
+    def heard(self, channel: bytes, text: bytes) -> tuple[str, News] | None:
+        """The task's id and news that were published."""
+        if not channel.startswith(self._prefix):
+            return None
+        news = self._decoded(text)
+        return None if news is None else (channel[len(self._prefix) :].decode(), news)
+
+
+class Listening:
+    """A subscription; used by one thread."""
+
+    def __init__(self, records: Records, client: Any, pattern: bytes) -> None:
+        self._records = records
+        self._pubsub = client.pubsub(ignore_subscribe_messages=True)
+        self._pubsub.psubscribe(pattern)
+
+    def until(self, deadline: float) -> Iterator[tuple[str, News]]:
+        """What is heard before a time of the monotonic clock."""
+        while True:
+            left = max(0.0, deadline - time.monotonic())
+            message = self._pubsub.get_message(timeout=left)
+            if message is not None:
+                heard = self._records.heard(_bytes(message["channel"]), _bytes(message["data"]))
+                if heard is not None:
+                    yield heard
+            if left <= 0:
+                return
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+
+def _bytes(value: str | bytes) -> bytes:
+    return value.encode() if isinstance(value, str) else value

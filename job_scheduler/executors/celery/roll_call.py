@@ -1,0 +1,264 @@
+"""The thread that speaks to the workers: it asks who is there, and revokes what is not wanted.
+
+A worker that dies with all its processes tells nobody. So those that have started something here
+are asked for it every few seconds:
+
+* It says that it has it: all is well.
+* It answers, but has it not, twice: it was started anew meanwhile, and the task is lost.
+* It is silent for three rounds, although it has answered while it worked: it is lost.
+* It has never answered while it worked, as one of the solo pool does: nothing can be said, until a
+  worker of its name answers again.
+
+Workers keep revocations in memory alone. So they are said again each round, to those that were
+away, until the task is seen to be revoked or this program ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import Counter
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+from job_scheduler.log import tell
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from job_scheduler.executors.celery.flight import Flight
+
+ROUND: Final = 5.0
+"""Seconds between two rounds."""
+
+_SOON: Final = 0.5
+"""Seconds until the first round after a start: whoever answers it can be missed later."""
+
+_MOST_SILENT: Final = 3
+"""Rounds in which a worker may be silent."""
+
+_MOST_ABSENT: Final = 2
+"""Answers without the task."""
+
+_TO_ANSWER: Final = 1.0
+"""Seconds that the workers have to answer."""
+
+_MOST_ASKED: Final = 1_000
+"""Tasks that are asked for in one round, in turn."""
+
+_REVOKED_FOR: Final = 24 * 3600.0
+"""Seconds for which a revocation is said again."""
+
+_ODD: Final = 60.0
+"""Seconds of silence after which a worker of which nothing is known is told of."""
+
+
+class Home(Protocol):
+    """Who has the flights."""
+
+    def started(self) -> list[Flight]:
+        """Those that workers have started."""
+
+    def lost(self, flight: Flight, why: str) -> None:
+        """Its worker is no more."""
+
+    def too_long(self, flight: Flight) -> None:
+        """It goes on beyond its time."""
+
+
+class RollCall:
+    """Knows which workers are there.
+
+    Args:
+        app: the Celery application.
+        home: told what is lost.
+        grace: seconds beyond a run's timeout for which its worker may take to end it.
+        every: seconds between two rounds.
+    """
+
+    def __init__(self, app: Any, home: Home, grace: float, every: float = ROUND) -> None:
+        self._app = app
+        self._home = home
+        self._grace = grace
+        self._every = every
+        self._connection: Any = None
+        self._answers: set[str] = set()
+        """Workers that have answered while they worked."""
+        self._silent: Counter[str] = Counter()
+        self._absent: Counter[str] = Counter()
+        self._odd: dict[str, float] = {}
+        self._revoked: dict[str, float] = {}
+        self._to_terminate: set[str] = set()
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._next_round = 0.0
+        self._asked = 0
+        self._is_idle = False
+        self._closed = False
+        name = "job_scheduler celery workers"
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    # From any thread
+
+    def expect(self, name: str | None) -> None:
+        """A worker has started something: see soon whether it answers while it works."""
+        if name in self._answers and not self._is_idle:
+            return
+        soon = time.monotonic() + min(_SOON, self._every)
+        if self._is_idle or self._next_round > soon:
+            self._next_round = soon
+            self._wake.set()
+
+    def revoke(self, task_id: str, *, repeat: bool = False) -> None:
+        """Have a task not started, or stopped where the pool can do that."""
+        with self._lock:
+            self._to_terminate.add(task_id)
+            if repeat:
+                self._revoked[task_id] = time.monotonic()
+        self._wake.set()
+
+    def is_revoked(self, task_id: str) -> bool:
+        """Whether it is to be revoked, wherever it comes up."""
+        return task_id in self._revoked
+
+    def confirm(self, task_id: str) -> None:
+        """It is known to be revoked, or to have ended."""
+        with self._lock:
+            self._revoked.pop(task_id, None)
+
+    def close(self) -> None:
+        """End; what was to be revoked is said before."""
+        self._closed = True
+        self._wake.set()
+
+    # The thread
+
+    def _serve(self) -> None:
+        while not self._closed:
+            self._wake.wait(self._seconds_to_wait())
+            self._wake.clear()
+            self._look()
+        self._look()
+        self._hang_up()
+
+    def _seconds_to_wait(self) -> float | None:
+        self._is_idle = True  # from here on a start wakes this thread
+        if not self._home.started() and not self._revoked:
+            return None
+        self._is_idle = False
+        return max(0.0, self._next_round - time.monotonic())
+
+    def _look(self) -> None:
+        try:
+            self._revoke_new()
+            self._look_for_late()
+            if time.monotonic() >= self._next_round and not self._closed:
+                self._next_round = time.monotonic() + self._every
+                self._repeat_revocations()
+                self._call()
+        except Exception:  # the broker is away, which the publisher tells: nobody is missed
+            self._hang_up()
+            self._silent.clear()
+            self._absent.clear()
+            self._next_round = time.monotonic() + self._every
+
+    def _revoke_new(self) -> None:
+        with self._lock:
+            task_ids = list(self._to_terminate)
+        if task_ids:
+            self._broadcast(task_ids)
+            with self._lock:
+                self._to_terminate.difference_update(task_ids)
+
+    def _repeat_revocations(self) -> None:
+        now = time.monotonic()
+        with self._lock:
+            for task_id in [each for each, at in self._revoked.items() if now - at > _REVOKED_FOR]:
+                del self._revoked[task_id]
+            task_ids = list(self._revoked)
+        if task_ids:
+            self._broadcast(task_ids)
+
+    def _broadcast(self, task_ids: list[str]) -> None:
+        control = self._app.control
+        control.revoke(task_ids, terminate=True, signal="SIGTERM", connection=self._line())
+
+    def _look_for_late(self) -> None:
+        """Pools other than prefork do not keep to a limit of time."""
+        now = time.monotonic()
+        for flight in self._home.started():
+            if flight.timeout is None or flight.started_at is None:
+                continue
+            if now > flight.started_at + flight.timeout + self._grace:
+                self._home.too_long(flight)
+
+    def _call(self) -> None:
+        by_worker: dict[str, list[Flight]] = {}
+        flights = self._next_ones()
+        for flight in flights:
+            if flight.worker is not None:
+                by_worker.setdefault(flight.worker.name, []).append(flight)
+        if not by_worker:
+            return
+        asked = {flight.task_id for flight in flights if flight.worker is not None}
+        inspect = self._app.control.inspect(
+            list(by_worker), timeout=_TO_ANSWER, connection=self._line(), limit=len(by_worker)
+        )
+        answers: Mapping[str, Iterable[str]] = inspect.query_task(*asked) or {}
+        still = {task_id: times for task_id, times in self._absent.items() if task_id in asked}
+        self._absent = Counter(still)
+        for name, flights in by_worker.items():
+            if name in answers:
+                self._hear(name, flights, set(answers[name]))
+            else:
+                self._miss(name, flights)
+
+    def _next_ones(self) -> list[Flight]:
+        """Those to be asked for in this round."""
+        flights = self._home.started()
+        first = self._asked if self._asked < len(flights) else 0
+        self._asked = first + _MOST_ASKED
+        return flights[first : self._asked]
+
+    def _hear(self, name: str, flights: list[Flight], has: set[str]) -> None:
+        self._silent.pop(name, None)
+        self._odd.pop(name, None)
+        for flight in flights:
+            if flight.task_id in has:
+                self._answers.add(name)
+                self._absent.pop(flight.task_id, None)
+                continue
+            self._absent[flight.task_id] += 1
+            if self._absent[flight.task_id] >= _MOST_ABSENT:
+                self._home.lost(flight, f"{name} was started anew and does not have it any more")
+
+    def _miss(self, name: str, flights: list[Flight]) -> None:
+        if name not in self._answers:
+            since = self._odd.setdefault(name, time.monotonic())
+            if 0 < since < time.monotonic() - _ODD:
+                self._odd[name] = 0.0
+                said = (
+                    "worker %s has not answered since it began task %s: it may be of the solo "
+                    "pool, which does not while it works; if it is no more, cancel the run"
+                )
+                tell(logging.WARNING, said, name, flights[0].task_id)
+            return
+        self._silent[name] += 1
+        if self._silent[name] >= _MOST_SILENT:
+            del self._silent[name]
+            self._answers.discard(name)
+            for flight in flights:
+                self._home.lost(flight, f"{name} does not answer any more")
+
+    def _line(self) -> Any:
+        if self._connection is None:
+            self._connection = self._app.connection_for_write()
+        return self._connection
+
+    def _hang_up(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(Exception):
+                self._connection.collect()
+        self._connection = None

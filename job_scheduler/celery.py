@@ -83,14 +83,17 @@ def register(app: Any, job_class: type[Job], *, name: str | None = None, **optio
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         raise InvalidJobError(f"{job_class!r} is not a Job class")
     method = "process" if callable(getattr(job_class, "process", None)) else "run"
+    task_name = name or app.gen_task_name(job_class.__qualname__, job_class.__module__)
+    known = vars(job_class).get("celery_task")
+    if known is not None and (known.app, known.name) == (app, task_name):
+        return known
 
     def call(*args: Any, **kwargs: Any) -> Any:
         result = getattr(job_class(), method)(*args, **kwargs)
         return asyncio.run(result) if inspect.iscoroutine(result) else result
 
     call.__doc__ = job_class.__doc__
-    task_name = name or app.gen_task_name(job_class.__qualname__, job_class.__module__)
-    task = app.task(name=task_name, typing=False, **options)(call)
+    task = app.task(**{"name": task_name, "typing": False, "shared": False, **options})(call)
     if job_class.executor is None:
         job_class.executor = "celery"
     job_class.celery_task = task

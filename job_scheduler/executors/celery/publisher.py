@@ -141,8 +141,8 @@ class Publisher:
             tell(logging.WARNING, said, flight.task_id)
             raise
         flight.sent_at = time.time()
-        # Else whoever looks after it writes it later; until then, it might be sent again.
-        with contextlib.suppress(*self._records.errors):
+        # It is sent, whatever comes now. Without a mark it might be sent again, until it has one.
+        with contextlib.suppress(Exception):
             self._records.mark(flight)
             flight.is_marked = True
 

@@ -69,7 +69,7 @@ class Records:
     def mark(self, flight: Flight) -> None:
         """Note that a run was sent."""
         text = json.dumps(flight.mark)
-        self._client.setex(self._mark_key(flight.run_id.run), _KEPT, text)
+        self._client.set(self._mark_key(flight.run_id.run), text, ex=_KEPT)
 
     def mark_of(self, run: str) -> Mark | None:
         """As what a run was sent."""

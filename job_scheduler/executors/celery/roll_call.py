@@ -73,15 +73,14 @@ class RollCall:
     Args:
         app: the Celery application.
         home: told what is lost.
-        grace: seconds beyond a run's timeout for which its worker may take to end it.
-        every: seconds between two rounds.
+        grace: seconds beyond a run's timeout that its worker may take to end it.
     """
 
-    def __init__(self, app: Any, home: Home, grace: float, every: float = ROUND) -> None:
+    def __init__(self, app: Any, home: Home, grace: float) -> None:
         self._app = app
         self._home = home
         self._grace = grace
-        self._every = every
+        self._every = ROUND
         self._connection: Any = None
         self._answers: set[str] = set()
         """Workers that have answered while they worked."""

@@ -39,6 +39,9 @@ _MARKED_ANEW: Final = 24 * 3600.0
 _AFTER_AN_ERROR: Final = 0.5
 """Seconds until it is tried again to hear from Redis."""
 
+_TO_TELL_OF_RETRY: Final = 2.0
+"""Seconds after a second start in which the first may tell that it has asked for it."""
+
 _UNMARKED_AFTER: Final = 60.0
 """Seconds after its success for which a run's mark is kept: until then the store knows of it."""
 
@@ -63,6 +66,7 @@ class Fleet:
         self._over: OrderedDict[str, None] = OrderedDict()
         self._marks_to_forget: deque[tuple[float, str, str]] = deque()
         self._again: set[str] = set()
+        self._restarted: dict[Flight, tuple[float, str]] = {}
         self._looked_at = 0
         self._closed = False
         self._publisher = Publisher(app, self._records, self)
@@ -201,6 +205,7 @@ class Fleet:
                 for task_id, news in listening.until(time.monotonic() + self._until_next_look()):
                     self._hear_of(task_id, news)
                 self._look()
+                self._miss_lost_ones()
                 self._forget_marks()
             except Exception as error:
                 if not is_away:
@@ -315,9 +320,20 @@ class Fleet:
         # A look may have been ahead of what is heard now: what does Redis say?
         now = self._records.read(flight.task_id)
         if now is not None and told.worker_of(now) == worker:
-            self._roll_call.revoke(flight.task_id)
-            why = f"{before.name} has lost it, and Celery has started it again"
-            self._fail(flight, ending.lost(why))
+            flight.worker = worker
+            self._restarted[flight] = time.monotonic(), before.name
+
+    def _miss_lost_ones(self) -> None:
+        """What was started twice, and not because it has asked for it, has lost its worker."""
+        early = time.monotonic() - _TO_TELL_OF_RETRY
+        for flight, (at, name) in tuple(self._restarted.items()):
+            if flight.run not in self._by_run:
+                del self._restarted[flight]
+            elif at < early:
+                del self._restarted[flight]
+                self._roll_call.revoke(flight.task_id)
+                why = f"{name} has lost it, and Celery has started it again"
+                self._fail(flight, ending.lost(why))
 
     def _take_off(self, flight: Flight) -> None:
         """It goes on, as far as is known."""
@@ -338,14 +354,17 @@ class Fleet:
         if flight.retry_was_told:
             return
         self._take_off(flight)
+        has_begun_again = self._restarted.pop(flight, None) is not None
         with self._lock:
             if flight.run not in self._by_run:
                 return
             if flight.is_planned:
                 self._end(flight, told.failed(news)._replace(goes_on=True))
                 return
-            flight.stage, flight.worker, flight.retry_was_told = Stage.SENT, None, True
-            flight.run._put_back()
+            flight.retry_was_told = True
+            if not has_begun_again:
+                flight.stage, flight.worker = Stage.SENT, None
+                flight.run._put_back()
         said = "job %r: %s; Celery tries it again (run %s)"
         tell(logging.WARNING, said, flight.run.name, told.failed(news).error, flight.run.id)
 

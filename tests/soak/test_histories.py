@@ -1,10 +1,10 @@
-"""The long form of the random histories in ``tests/test_leases.py``."""
+"""The long form of the random histories in ``tests/package/test_leases.py``."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.test_leases import random_histories
+from tests.package.test_leases import random_histories
 
 
 @pytest.mark.parametrize("part", range(10))

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -13,6 +12,7 @@ from job_scheduler.errors import (
     UnknownJobError,
 )
 from job_scheduler.registry import discover, lookup
+from tests.conftest import ROOT
 from tests.sample_jobs import Echo, Noop
 
 
@@ -204,6 +204,6 @@ class TestDiscover:
             discover(folder)
 
     def test_the_starter_folder(self):
-        found = discover(Path(__file__).parent.parent / "jobs")
+        found = discover(ROOT / "jobs")
         assert all(issubclass(each, Job) for each in found.values())
         assert found

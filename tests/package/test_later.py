@@ -885,7 +885,7 @@ class TestWhatIsTold:
         info = scheduler.get_job_info("waits")
         assert (info["running"], info["last_run"]["state"]) == (False, "pending")
         assert info["last_run"]["started_at"] is None
-        eventually(lambda: "busy, so 'tests.test_later.Note' waits" in caplog.text)
+        eventually(lambda: "busy, so 'tests.package.test_later.Note' waits" in caplog.text)
         leave.set()
         eventually(lambda: scheduler.get_job_info("waits")["completed"] == 1)
 

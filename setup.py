@@ -23,7 +23,6 @@ SERVICE = [
     "python-dotenv>=1.0",
     "uvicorn>=0.29",
 ]
-CELERY = ["celery[redis]>=5.5"]
 BENCH = [
     *POSTGRES,
     *CELERY,
@@ -47,7 +46,6 @@ TEST = [
     *POSTGRES,
     *CELERY,
     *SERVICE,
-    *CELERY,
     "aiosmtpd>=1.4.6",
     "check-jsonschema>=0.29",
     "croniter>=6.0",

@@ -48,6 +48,6 @@ The zygote's and its children's:
 =================  ==============================================================
 
 What ``zygote`` needs of these is loaded into every job's process. It imports modules written
-in C only (``tests/test_architecture.py`` holds the list): each megabyte that
+in C only (``tests/package/test_architecture.py`` holds the list): each megabyte that
 the zygote holds costs every job 16 µs at its fork and 16 µs at its exit.
 """

@@ -119,7 +119,6 @@ def redis_server(tmp_path):
     server = RedisServer(tmp_path)
     server.start()
     yield server
-    server.thaw()
     server.kill()
 
 

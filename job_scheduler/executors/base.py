@@ -10,10 +10,18 @@ executor    a timeout                           ``cancel()`` of a run that goes 
 process     stops the process                   stops the process: TERM, grace, KILL
 thread      is refused: nothing can stop one    False; the run goes on
 coroutine   cancels the task at its next await  cancels the task at its next await
+celery      stops the worker's process, if its  stops the worker's process, if its pool is
+            pool is prefork; otherwise the run  prefork; otherwise the run goes on to its end
+            ends here, and goes on there
 ==========  ==================================  ==================================================
 
 A coroutine that computes without awaiting, or that swallows its cancellation, goes on. A run that
-waits can be cancelled everywhere, and then never starts.
+waits can be cancelled everywhere, and then never starts; of one that waits in the queue of a fleet
+this holds as soon as its workers were told.
+
+``celery`` takes tasks of Celery and what is registered as one, with arguments and results of JSON,
+and is waited for, at the program's exit, until all is sent. The process is on another machine:
+there is no ``pid``, no ``exitcode`` and no ``stderr``.
 """
 
 from __future__ import annotations

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import json
 import threading
-import time
 
 import pytest
 
 from job_scheduler import Job
-from job_scheduler.errors import InvalidOptionError
+from job_scheduler.errors import InvalidJobError, InvalidOptionError
+from job_scheduler.executors.celery.executor import CeleryExecutor
 from job_scheduler.executors.coroutine import CoroutineExecutor
 from job_scheduler.executors.loop_thread import LoopThread
 from job_scheduler.executors.process import ProcessExecutor
@@ -20,48 +21,22 @@ from job_scheduler.launcher.client import ZygoteLauncher
 from job_scheduler.run import RunId, RunState
 from job_scheduler.target import Target
 from tests.conftest import eventually
+from tests.contract.jobs import Both, BothAsync, echo, fail, leave, make_app, nap
+from tests.fleet.conftest import CeleryWorker, RedisServer
 
 SETTINGS = Settings(wait_at_exit=False, grace=0.3, max_processes=4)
-
-
-def echo(*args, **kwargs):
-    return args, kwargs
-
-
-def fail(message):
-    raise KeyError(message)
-
-
-def leave():
-    raise SystemExit(3)
-
-
-class Both(Job):
-    """Echoes, wherever it runs."""
-
-    def __init__(self, core_lib=None, said="nothing"):
-        super().__init__(core_lib)
-        self.said = said
-
-    def process(self, word="word"):
-        return self.said, word
-
-    def run(self, word="word"):
-        return self.said, word
-
-
-class BothAsync(Both):
-    async def run(self, word="word"):
-        return self.said, word
 
 
 class Place:
     """One executor, with what is run on it in its own way."""
 
-    def __init__(self, kind):
+    def __init__(self, kind, app=None):
         self.kind = kind
+        self.app = app
         self.loop_thread = None
-        if kind == "process":
+        if kind == "celery":
+            self.executor = CeleryExecutor(SETTINGS)
+        elif kind == "process":
             self.executor = ProcessExecutor(ZygoteLauncher(SETTINGS))
         elif kind == "thread":
             self.executor = ThreadExecutor(SETTINGS)
@@ -72,6 +47,8 @@ class Place:
     def target(self, what):
         if self.kind == "coroutine" and not isinstance(what, (type, Job)):
             what = as_coroutine(what)
+        if self.kind == "celery":
+            what = self.app.contract.get(what, what)
         return Target.of_anything(what, "schedule", self.kind)
 
     def submit(self, what, *args, timeout=None, run_id=None, **kwargs):
@@ -88,24 +65,42 @@ class Place:
 def as_coroutine(function):
     @functools.wraps(function)
     async def coroutine(*args, **kwargs):
-        if function is time.sleep:
+        if function is nap:
             return await asyncio.sleep(*args)
         return function(*args, **kwargs)
 
     return coroutine
 
 
-@pytest.fixture(params=["process", "thread", "coroutine"])
+@pytest.fixture(scope="module")
+def celery_app(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("contract")
+    server = RedisServer(folder)
+    server.start()
+    worker = CeleryWorker(server.url, folder / "worker.log", module="tests.contract.jobs")
+    worker.wait_until_ready()
+    yield make_app(server.url)
+    worker.kill()
+    server.kill()
+
+
+@pytest.fixture(params=["process", "thread", "coroutine", "celery"])
 def place(request):
-    place = Place(request.param)
+    is_celery = request.param == "celery"
+    place = Place(request.param, request.getfixturevalue("celery_app") if is_celery else None)
     yield place
     place.close()
+
+
+def as_json(value):
+    """Without tuples, which come back as lists from another machine."""
+    return json.loads(json.dumps(value))
 
 
 def test_a_function_gets_its_arguments(place):
     run = place.submit(echo, 1, "two", three=[3])
     assert run.wait(20)
-    assert (run.state, run.result) == (RunState.COMPLETED, ((1, "two"), {"three": [3]}))
+    assert (run.state, as_json(run.result)) == ("completed", [[1, "two"], {"three": [3]}])
     assert run.started_at is not None
     assert run.started_at <= run.ended_at
 
@@ -118,6 +113,10 @@ def test_a_class_gives_each_run_an_object(place):
 
 
 def test_an_object_is_used_as_it_is(place):
+    if place.kind == "celery":
+        with pytest.raises(InvalidJobError, match="cannot be sent to another machine"):
+            place.submit(Both(said="this"))
+        return
     job_class = BothAsync if place.kind == "coroutine" else Both
     run = place.submit(job_class(said="this"), word="hello")
     assert run.wait(20)
@@ -139,6 +138,7 @@ def test_a_job_that_leaves_has_failed_or_ended_with_its_code(place):
     assert run.wait(20)
     assert run.state is RunState.FAILED
     assert run.exitcode == (3 if place.kind == "process" else None)
+    assert place.kind != "celery" or run.error.type == "JobLost"
 
 
 def test_many_at_one_time(place):
@@ -150,7 +150,7 @@ def test_many_at_one_time(place):
 
 
 def test_what_goes_on_is_pending_and_can_be_stopped_or_not(place):
-    run = place.submit(time.sleep, 0.5 if place.kind == "thread" else 60)
+    run = place.submit(nap, 0.5 if place.kind == "thread" else 60)
     eventually(lambda: run.state is RunState.RUNNING)
     assert place.executor.pending() == [run]
     assert run.cancel() is (place.kind != "thread")
@@ -162,9 +162,9 @@ def test_what_goes_on_is_pending_and_can_be_stopped_or_not(place):
 def test_a_timeout_stops_it_or_is_refused(place):
     if place.kind == "thread":
         with pytest.raises(InvalidOptionError, match="runs in a thread, which cannot be stopped"):
-            place.submit(time.sleep, 60, timeout=0.2)
+            place.submit(nap, 60, timeout=0.2)
         return
-    run = place.submit(time.sleep, 60, timeout=0.2)
+    run = place.submit(nap, 60, timeout=0.2)
     assert run.wait(20)
     assert str(run.error) == "JobTimeout: not done after 0.2 s"
 
@@ -176,7 +176,7 @@ def test_one_that_waits_never_starts_once_it_is_cancelled(place):
         busy = []
     else:
         held = None
-        busy = [place.submit(time.sleep, 0.5) for _ in range(40)]
+        busy = [place.submit(nap, 0.5) for _ in range(40)]
     run = place.submit(echo)
     assert run.cancel()
     if held is not None:

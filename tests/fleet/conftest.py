@@ -79,15 +79,19 @@ def _free_port():
 class CeleryWorker:
     """``celery worker`` as a process group of its own."""
 
-    def __init__(self, url, log, pool="prefork", name="w", concurrency=2, **settings):
+    def __init__(
+        self, url, log, pool="prefork", name="w", concurrency=2, module="tests.fleet.tasks",
+        **settings,
+    ):  # fmt: skip
         self.name = f"{name}@fleet"
         self.log = log
+        self.module = module
         with log.open("w") as output:
             self.process = self._begin(url, pool, concurrency, settings, output)
 
     def _begin(self, url, pool, concurrency, settings, output):
         return subprocess.Popen(
-            [sys.executable, "-m", "celery", "--app", "tests.fleet.tasks", "worker",
+            [sys.executable, "-m", "celery", "--app", self.module, "worker",
              "--pool", pool, "--concurrency", str(concurrency), "--hostname", self.name,
              "--loglevel", "INFO", "--without-gossip", "--without-mingle"],
             cwd=ROOT,

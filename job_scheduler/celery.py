@@ -75,14 +75,15 @@ def register(app: Any, job_class: type[Job], *, name: str | None = None, **optio
         job_class: what it defines runs on a worker, ``process`` before ``run``; each run gets an
             object of its own.
         name: of the task; default: the module and the name of the class.
-        options: for ``app.task``, as ``queue="slow"``.
+        options: for ``app.task``, as ``rate_limit="10/m"``; queues are given by Celery's setting
+            ``task_routes``.
 
     Returns the task. Raises ``InvalidJobError`` (a ``TypeError``) for what is not a job class, or
     cannot be run by name.
     """
     if not (isinstance(job_class, type) and issubclass(job_class, Job)):
         raise InvalidJobError(f"{job_class!r} is not a Job class")
-    method = "process" if callable(getattr(job_class, "process", None)) else "run"
+    method = Target.of_class(job_class, "celery").method or "process"
     task_name = name or app.gen_task_name(job_class.__qualname__, job_class.__module__)
     known = vars(job_class).get("celery_task")
     if known is not None and (known.app, known.name) == (app, task_name):
@@ -97,5 +98,4 @@ def register(app: Any, job_class: type[Job], *, name: str | None = None, **optio
     if job_class.executor is None:
         job_class.executor = "celery"
     job_class.celery_task = task
-    Target.of_anything(job_class, "run", "celery")  # what is wrong with it is told here
     return task

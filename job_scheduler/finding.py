@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from job_scheduler.errors import DuplicateJobError, JobImportError
 from job_scheduler.known import job_name
-from job_scheduler.registry import discover, is_job
+from job_scheduler.registry import definition_of, discover, is_job
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -50,8 +50,8 @@ def is_place(place: str) -> bool:
 
 def place_of(job: Any) -> str:
     """The file that defines a job, for a message."""
-    module = sys.modules.get(job.__module__)
-    return getattr(module, "__file__", None) or str(job.__module__)
+    name, _ = definition_of(job)
+    return getattr(sys.modules.get(name), "__file__", None) or name
 
 
 def _is_dotted(place: str) -> bool:
@@ -66,8 +66,7 @@ def _jobs_of_module(name: str) -> dict[str, Any]:
         raise JobImportError(said) from error
     found = {}
     for value in vars(module).values():
-        if getattr(value, "__module__", None) != name:
-            continue
-        if is_job(value) or (inspect.isfunction(value) and value.__name__ != "<lambda>"):
+        is_function = inspect.isfunction(value) and value.__name__ != "<lambda>"
+        if (is_function or is_job(value)) and definition_of(value)[0] == name:
             found[job_name(value)] = value
     return found

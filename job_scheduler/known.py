@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from job_scheduler.errors import DuplicateJobError, InvalidJobError, UnknownJobError
 from job_scheduler.job import Job
-from job_scheduler.registry import is_celery_task, is_job
+from job_scheduler.registry import definition_of, is_celery_task, is_job
 from job_scheduler.target import Target
 
 if TYPE_CHECKING:
@@ -153,4 +153,4 @@ def _is_the_same(known: Any, job: Any) -> bool:
     """Whether it is the same definition, made anew: reloaded, or in a function called again."""
     if type(known) is not type(job):
         return False
-    return (known.__module__, known.__qualname__) == (job.__module__, job.__qualname__)
+    return definition_of(known) == definition_of(job)

@@ -35,6 +35,12 @@ def is_job(what: object) -> bool:
     return (isinstance(what, type) and issubclass(what, Job)) or is_celery_task(what)
 
 
+def definition_of(job: Any) -> tuple[str, str]:
+    """The module and the name there of a class or a function, of a task that of its function."""
+    defined = job.run if is_celery_task(job) else job
+    return defined.__module__, defined.__qualname__
+
+
 def lookup(jobs: Mapping[str, Any], name: str) -> Any:
     """The job registered under the name: a job class, or a task of Celery.
 

@@ -62,10 +62,18 @@ class Target:
         return cls._of_class(job, _place_of(job, verb))
 
     @classmethod
-    def _of_class(cls, job_class: type[Job], place: Place) -> Target:
-        method = _method_of(job_class, place)
+    def of_class(cls, job_class: type[Job], place: Place) -> Target:
+        """Examine what a job class would be in a place, though nobody there may know it yet.
+
+        Raises ``InvalidJobError`` or ``InvalidOptionError``.
+        """
+        method = _method_of(job_class, _place_of(job_class, "run", place))
         _check_constructor(job_class, method)
-        target = cls._of_job(job_class, job_class, place, method)
+        return cls._of_job(job_class, job_class, place, method)
+
+    @classmethod
+    def _of_class(cls, job_class: type[Job], place: Place) -> Target:
+        target = cls.of_class(job_class, place)
         if place == "celery":
             return replace(target, what=_task(job_class), method=None)
         return target

@@ -50,6 +50,7 @@ class RedisServer:
     def kill(self):
         self.process.kill()
         self.process.wait()
+        self.client.close()
 
     def freeze(self):
         os.kill(self.process.pid, signal.SIGSTOP)
@@ -59,15 +60,24 @@ class RedisServer:
 
 
 class GivenRedis:
-    """The server that ``TEST_REDIS_URL`` names; what is in it is deleted."""
+    """The server that ``TEST_REDIS_URL`` names: of its databases one that no other test uses.
 
-    def __init__(self, url):
-        self.url = url
-        self.client = redis.Redis.from_url(url)
+    Args:
+        url: without a database's number; what is in those from 1 on is deleted.
+        worker: of the tests, as "gw3".
+    """
+
+    def __init__(self, url, worker):
+        number = int(worker.removeprefix("gw") or 0) + 1
+        self.url = f"{url.rstrip('/')}/{number}"
+        self.client = redis.Redis.from_url(self.url)
+
+    def start(self):
         self.client.flushdb()
 
     def kill(self):
         self.client.flushdb()
+        self.client.close()
 
 
 def _free_port():
@@ -171,9 +181,9 @@ def fleet(request, tmp_path_factory):
     """Redis and a worker that all tests of a module share: nothing is to break them."""
     folder = tmp_path_factory.mktemp("fleet")
     given = os.environ.get("TEST_REDIS_URL")
-    server = GivenRedis(given) if given else RedisServer(folder)
-    if not given:
-        server.start()
+    who = os.environ.get("PYTEST_XDIST_WORKER", "")
+    server = GivenRedis(given, who) if given else RedisServer(folder)
+    server.start()
     worker = CeleryWorker(server.url, folder / "worker.log", request.param)
     worker.wait_until_ready()
     server.pool = request.param

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from job_scheduler.config.classes import needs_core_lib
+from job_scheduler.config.classes import needs_core_lib, target_of
 from job_scheduler.config.report import problem_at
+from job_scheduler.errors import InvalidJobError
 from job_scheduler.planning import check_sendable
 from job_scheduler.target import Target
 
@@ -15,16 +16,23 @@ if TYPE_CHECKING:
     from job_scheduler.job_scheduler import JobScheduler
 
 
-def make_jobs(entries: list[Entry], core_lib: Any = None) -> list[tuple[Entry, Job]]:
+def make_jobs(entries: list[Entry], core_lib: Any = None) -> list[tuple[Entry, Job | type[Job]]]:
     """Make the job of each entry and give it ``core_lib``, if there is one.
+
+    Those that run on Celery's workers are made there.
 
     Raises ``ConfigError`` with the entry whose constructor or hook failed, or whose job cannot
     be sent to the process that it is to run in.
     """
     jobs = []
     for entry in entries:
+        job: Job | type[Job]
         try:
-            job = _make_job(entry, core_lib)
+            job = entry.job_class
+            if target_of(entry.job_class).place != "celery":
+                job = _make_job(entry, core_lib)
+            elif entry.params:
+                raise InvalidJobError("params make an object, and none is sent to Celery's workers")
         except (Exception, SystemExit) as error:
             said = f"{entry.job_class.__qualname__} cannot be made: {type(error).__name__}: {error}"
             raise _problem(entry, said) from error
@@ -47,7 +55,7 @@ def _make_job(entry: Entry, core_lib: Any) -> Job:
     return job
 
 
-def schedule_jobs(scheduler: JobScheduler, jobs: list[tuple[Entry, Job]]) -> None:
+def schedule_jobs(scheduler: JobScheduler, jobs: list[tuple[Entry, Job | type[Job]]]) -> None:
     """Put all jobs on the plan; if the scheduler refuses one, it is shut down."""
     for entry, job in jobs:
         try:
@@ -57,7 +65,7 @@ def schedule_jobs(scheduler: JobScheduler, jobs: list[tuple[Entry, Job]]) -> Non
             raise _problem(entry, str(error)) from error
 
 
-def _schedule(scheduler: JobScheduler, entry: Entry, job: Job) -> None:
+def _schedule(scheduler: JobScheduler, entry: Entry, job: Job | type[Job]) -> None:
     if entry.cron is not None:
         scheduler.add_job(
             entry.name,

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from celery import Celery
 
-from job_scheduler import Job, JobScheduler, Scheduler
+from job_scheduler import Job, JobScheduler, Scheduler, load_jobs
 from job_scheduler.celery import SETTINGS, register
 from job_scheduler.errors import (
     ArgumentsError,
@@ -201,6 +201,31 @@ class TestElsewhere:
         found = find_jobs(["found_tasks"])
         assert list(found) == ["found_tasks.send"]
         assert describe_job("send", found["found_tasks.send"])["executor"] == "celery"
+
+    def test_from_a_file(self, redis_server, start_worker, tmp_path, monkeypatch):
+        text = f"""
+            from job_scheduler import Job
+            from job_scheduler.celery import register
+            from tests.fleet.tasks import make_app
+            app = make_app({redis_server.url!r})
+
+            class Count(Job):
+                def process(self, key="file"):
+                    raise RuntimeError("the workers of this test have another")
+
+            register(app, Count, name="unknown")
+        """
+        (tmp_path / "file_jobs.py").write_text(textwrap.dedent(text))
+        monkeypatch.syspath_prepend(tmp_path)
+        entry = "jobs: [{initial_delay: startup, handler: {class: file_jobs.Count%s}}]"
+        (tmp_path / "jobs.yaml").write_text(entry % "")
+        start_worker()
+        with load_jobs(tmp_path / "jobs.yaml") as scheduler:
+            eventually(lambda: scheduler.get_job_info("Count")["failed"] == 1)
+            assert "NotRegistered" in scheduler.get_job_info("Count")["last_run"]["error"]
+        (tmp_path / "jobs.yaml").write_text(entry % ", params: {x: 1}")
+        with pytest.raises(ValueError, match="x"):
+            load_jobs(tmp_path / "jobs.yaml")
 
     def test_a_program_that_ends_at_once_has_sent_all(self, redis_server, start_worker):
         program = textwrap.dedent(f"""

@@ -140,6 +140,37 @@ def test_the_service_has_the_task_on_its_plan_once_and_as_users_left_it(tmp_path
         assert server.end() == 0
 
 
+def test_the_service_sends_to_a_worker(tmp_path, redis_url):
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "celery", "--app", "tasks", "worker", "--concurrency", "1"],
+        cwd=EXAMPLE,
+        env={**os.environ, "REDIS_URL": redis_url},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    server = Web(tmp_path, REDIS_URL=redis_url, PYTHONPATH=str(EXAMPLE)).ready()
+    try:
+        [job_type] = [each for each in server.ask("GET", "/job-types") if "sample" in each["name"]]
+        assert (job_type["executor"], job_type["parameters"]["required"]) == ("celery", ["text"])
+        parameters = {"parameters": {"text": "from the service"}}
+        run = server.ask("POST", f"/run/{job_type['name']}", parameters)
+        ended = eventually(
+            lambda: [
+                each
+                for each in [server.ask("GET", f"/runs/{run['id']}")]
+                if each["state"] not in ("pending", "running")
+            ],
+            60,
+        )
+        assert [(each["state"], each["result"]) for each in ended] == [
+            ("completed", "from the service")
+        ]
+    finally:
+        assert server.end() == 0
+        worker.terminate()
+        worker.wait(30)
+
+
 def test_a_setting_that_cannot_be_used_is_told_in_one_line(tmp_path, redis_url):
     server = Web(tmp_path, REDIS_URL=redis_url, DATABASE_URL="mysql://x")
     assert server.process.wait(60) == 1

@@ -23,7 +23,8 @@ SIDES = {
 }
 """Ways to send tasks, and which settings their application has; the first is compared with."""
 
-WITH_A_WORKER = ("one by one", "drain", "together")
+WITH_A_WORKER = ("one by one", "drain", "drain by get", "together")
+ONLY_BARE = "drain by get"
 
 _PATIENCE = 300.0
 
@@ -79,7 +80,8 @@ def run_rounds(
                 with servers.worker(folder, url, settings):
                     for what in WITH_A_WORKER:
                         for side in order:
-                            if SIDES[side] == settings:
+                            is_for_it = what != ONLY_BARE or side.startswith("bare")
+                            if SIDES[side] == settings and is_for_it:
                                 rounds.add(side, ask(what, side))
     return rounds
 

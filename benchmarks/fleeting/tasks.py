@@ -6,6 +6,7 @@ import os
 import time
 
 from celery import Celery
+
 from job_scheduler.celery import SETTINGS
 
 URL = os.environ["FLEET_REDIS"]

@@ -21,7 +21,6 @@ Figures = dict[str, float]
 
 WARM_UP = 32
 PATIENCE = 120.0
-LEAD = 4.0  # seconds from when tasks are first added until they are due
 BETWEEN_LOOKS = 0.05  # seconds
 AT_A_TIME = 500  # results that are looked for in one look
 QUEUE = "celery"  # the list in Redis where tasks wait, as Celery calls it by default
@@ -30,14 +29,16 @@ MESSAGE = b"x" * 900  # about as much as Celery sends of a task
 
 @dataclass(frozen=True)
 class Sizes:
-    """How many tasks are sent."""
+    """How much is measured, in tasks."""
 
     one_by_one: int = 300
     drained: int = 2_000
     together: int = 1_000
+    lead: float = 4.0
+    """Seconds from when these are first added until they are due."""
 
 
-QUICK = Sizes(one_by_one=20, drained=100, together=50)
+QUICK = Sizes(one_by_one=20, drained=100, together=50, lead=2.0)
 
 
 # The sides
@@ -188,7 +189,7 @@ def measure_together(side: Side, sizes: Sizes) -> Figures:
     warm_up(side)
     broker = redis_client()
     broker.delete(NOTED)
-    instant = time.time() + LEAD
+    instant = time.time() + sizes.lead
     for number in range(sizes.together):
         side.note_at(instant, number)
     if time.time() >= instant:

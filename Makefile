@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 QUEUE_VENV := .venv-queue
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve celery test flake soak lint bench-launch bench-cron bench-schedules bench-queue bench-service clean
+.PHONY: help demo serve celery test flake soak lint bench-launch bench-cron bench-schedules bench-queue bench-service bench-celery clean
 
 help: ## Show these commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-15s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ bench-queue: $(QUEUE_VENV)/.bench ## Measure durable job queues, beside peers (2
 
 bench-service: $(VENV)/.bench ## Measure how fast the service answers, on both stores (5 minutes)
 	$(BIN)/python benchmarks/service.py
+
+bench-celery: $(VENV)/.bench ## Measure what a scheduler adds to tasks of Celery (6 minutes)
+	$(BIN)/python benchmarks/fleet.py
 
 clean: ## Remove the virtual environments, all caches, and what "make serve" has kept
 	rm -rf .serve $(VENV) $(QUEUE_VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis build *.egg-info

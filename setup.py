@@ -94,7 +94,6 @@ setup(
         "postgres": POSTGRES,
         "celery": CELERY,
         "service": SERVICE,
-        "celery": CELERY,
         "examples": EXAMPLES,
         "test": TEST,
         "bench": BENCH,

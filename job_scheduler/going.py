@@ -99,7 +99,7 @@ class Going:
         self._add(attempt)
         if refused is not None:
             self._refuse(attempt, refused)
-        elif attempt.place == "process":
+        elif attempt.place in ("process", "celery"):
             self._starter.call(lambda: self._submit(attempt))
         else:
             self._submit(attempt)

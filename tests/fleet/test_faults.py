@@ -198,14 +198,14 @@ class TestWithoutRedis:
         redis_server.kill()
         redis_server.start(keeps=keeps)
         scheduler = stored()
-        runs = [scheduler.run("count", key=f"{number}") for number in range(10)]
-        eventually(lambda: redis_server.client.llen("celery") == 10)
-        eventually(lambda: len(list(redis_server.client.scan_iter("*-sent-*"))) == 10)
+        runs = [scheduler.run("count", key=f"{number}") for number in range(50)]
+        eventually(lambda: redis_server.client.llen("celery") == 50)  # more than run here at once
+        eventually(lambda: len(list(redis_server.client.scan_iter("*-sent-*"))) == 50)
         redis_server.kill()
         redis_server.start(keeps=keeps)
         start_worker()
-        assert [ended_within(run, 60).state for run in runs] == ["completed"] * 10
-        assert [len(begun(redis_server, f"{number}")) for number in range(10)] == [1] * 10
+        assert [ended_within(run, 60).state for run in runs] == ["completed"] * 50
+        assert [len(begun(redis_server, f"{number}")) for number in range(50)] == [1] * 50
         assert ("Redis has lost its memory" in caplog.text) is not keeps
 
     def test_what_goes_on_meanwhile_is_heard_of(self, stored, start_worker, redis_server):
@@ -361,14 +361,14 @@ class Program(subprocess.Popen):
 PROGRAM = """
 import os, threading, time
 from job_scheduler import JobScheduler
-from job_scheduler.executors.celery.records import Records
+from job_scheduler.executors.celery.records import Marker
 from tests.fleet.tasks import make_app
 
-real = Records.mark
+real = Marker.mark
 def mark(self, flight):
     {crash}
     print("marked", flush=True)
-Records.mark = mark
+Marker.mark = mark
 scheduler = JobScheduler(make_app({url!r}).jobs, store={store!r}, lease={lease})
 run = scheduler.options(delay=0.2).run({name!r}, **{kwargs})
 print(run.id, flush=True)

@@ -14,6 +14,7 @@ import time
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any, Final
 
+from job_scheduler.durations import count_of
 from job_scheduler.executors.celery import news as told
 from job_scheduler.executors.celery.flight import Flight, Stage
 from job_scheduler.executors.celery.publisher import Publisher
@@ -247,13 +248,15 @@ class Fleet:
         flights = self._next_ones()
         if not flights:
             return
+        lost = []
         for flight, (news, has_mark) in zip(flights, self._records.look(flights), strict=True):
             if news is not None:
                 self._hear(flight, news)
             elif flight.stage is Stage.SENT and flight.is_marked and not has_mark:
-                self._send_again(flight)
+                lost.append(flight)
             if not flight.is_marked or time.time() - flight.sent_at > _MARKED_ANEW:
                 self._mark(flight)
+        self._send_again(lost)
 
     def _next_ones(self) -> list[Flight]:
         with self._lock:
@@ -264,15 +267,17 @@ class Fleet:
         soon = [flight for flight in sent[self._looked_at :] if flight.task_id in again]
         return sent[first : self._looked_at] + soon
 
-    def _send_again(self, flight: Flight) -> None:
-        with self._lock:
-            if flight.stage is not Stage.SENT or flight.run not in self._by_run:
-                return
-            flight.stage, flight.is_marked = Stage.WAITING, False
-            del self._flights[flight.task_id]
-        said = "Redis has lost its memory, and task %s with it: it is sent again"
-        tell(logging.WARNING, said, flight.task_id)
-        self._publisher.put(flight)
+    def _send_again(self, flights: list[Flight]) -> None:
+        for flight in flights:
+            with self._lock:
+                if flight.stage is not Stage.SENT or flight.run not in self._by_run:
+                    continue
+                flight.stage, flight.is_marked = Stage.WAITING, False
+                del self._flights[flight.task_id]
+            self._publisher.put(flight)
+        if flights:
+            said = "Redis has lost its memory, and %s with it, which is sent again: %s"
+            tell(logging.WARNING, said, count_of(len(flights), "task"), flights[0].task_id)
 
     def _mark(self, flight: Flight) -> None:
         """Only this thread ends what is in the fleet, or those that are sorry for it later."""

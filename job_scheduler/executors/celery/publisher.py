@@ -62,6 +62,7 @@ class Publisher:
     def __init__(self, app: Any, records: Records, home: Home) -> None:
         self._app = app
         self._records = records
+        self._marker = records.marker()
         self._home = home
         self._flights: SimpleQueue[Flight | None] = SimpleQueue()
         self._connection: Any = None
@@ -81,13 +82,18 @@ class Publisher:
         self._flights.put(None)
 
     def _serve(self) -> None:
-        while (flight := self._flights.get()) is not None:
+        while (flight := self._next()) is not None:
             try:
                 self._send_at_last(flight)
             except Exception as error:
                 self._home.refused(flight, error)
             del flight
         self._hang_up()
+
+    def _next(self) -> Flight | None:
+        if self._flights.empty():
+            self._marker.finish()
+        return self._flights.get()
 
     def _send_at_last(self, flight: Flight) -> None:
         """Send it, however long the broker is away."""
@@ -132,8 +138,11 @@ class Publisher:
                 producer=producer,
                 retry=False,
                 serializer="json",
-                ignore_result=False,
                 add_to_parent=False,
+                # Celery here would hear of each result, although nobody asks it; the worker, who
+                # is told by the header, keeps it.
+                ignore_result=True,
+                headers={"ignore_result": False},
                 **({} if flight.timeout is None else {"time_limit": flight.timeout}),
             )
         except self._errors:
@@ -141,10 +150,7 @@ class Publisher:
             tell(logging.WARNING, said, flight.task_id)
             raise
         flight.sent_at = time.time()
-        # It is sent, whatever comes now. Without a mark it might be sent again, until it has one.
-        with contextlib.suppress(Exception):
-            self._records.mark(flight)
-            flight.is_marked = True
+        self._marker.mark(flight)
 
     def _call(self) -> Any:
         """A producer on a connection of our own, which no fork shares and nobody else closes."""

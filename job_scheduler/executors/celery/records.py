@@ -7,6 +7,7 @@ two is sent again. And where the marks are gone, Redis has lost its memory, and 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import time
@@ -68,8 +69,15 @@ class Records:
 
     def mark(self, flight: Flight) -> None:
         """Note that a run was sent."""
-        text = json.dumps(flight.mark)
-        self._client.set(self._mark_key(flight.run_id.run), text, ex=_KEPT)
+        self._client.execute_command(*self.marking(flight))
+
+    def marking(self, flight: Flight) -> tuple[Any, ...]:
+        """The command that does so."""
+        return "SET", self._mark_key(flight.run_id.run), json.dumps(flight.mark), "EX", _KEPT
+
+    def marker(self) -> Marker:
+        """For a thread that notes one after another."""
+        return Marker(self, self._client)
 
     def mark_of(self, run: str) -> Mark | None:
         """As what a run was sent."""
@@ -101,6 +109,51 @@ class Records:
             return None
         news = self._decoded(text)
         return None if news is None else (channel[len(self._prefix) :].decode(), news)
+
+
+class Marker:
+    """Writes marks at once, and reads of each that it is written only before the next.
+
+    So the mark is on its way when its task is, and nobody waits for it. One that gets lost with the
+    connection is written later, by whoever looks after its task; until then, that might be sent
+    again.
+    """
+
+    def __init__(self, records: Records, client: Any) -> None:
+        self._records = records
+        self._client = client
+        self._line: Any = None
+        """A client with one connection of its own."""
+        self._last: Flight | None = None
+
+    def mark(self, flight: Flight) -> None:
+        """Note that a run was sent."""
+        self.finish()
+        try:
+            if self._line is None:
+                self._line = self._client.client()
+            self._line.connection.send_command(*self._records.marking(flight))
+            self._last = flight
+        except Exception:
+            self._drop()
+
+    def finish(self) -> None:
+        """See that the last one is written."""
+        flight, self._last = self._last, None
+        if flight is None:
+            return
+        try:
+            self._line.connection.read_response()
+            flight.is_marked = True
+        except Exception:
+            self._drop()
+
+    def _drop(self) -> None:
+        if self._line is not None:
+            with contextlib.suppress(Exception):
+                self._line.connection.disconnect()  # it may hold an answer that nobody has read
+                self._line.close()
+        self._line = None
 
 
 class Listening:

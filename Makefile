@@ -37,7 +37,7 @@ lint: $(VENV)/.test ## Check style and types
 bench-launch: $(VENV)/.bench ## Measure what starting a job costs, beside peers (7 minutes)
 	$(BIN)/python benchmarks/launch.py
 
-bench-cron: $(VENV)/.bench ## Measure the search for the next instant, beside peers (1 minute)
+bench-cron: $(VENV)/.bench ## Measure cron beside peers: its speed, and changes of the clock (1 minute)
 	$(BIN)/python benchmarks/cron.py
 
 bench-schedules: $(VENV)/.bench ## Measure many schedules and how late their jobs are, beside peers (7 minutes)

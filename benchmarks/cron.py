@@ -1,7 +1,8 @@
 """What it costs to find the next instant of a cron expression, beside other libraries.
 
 Each is asked as its users ask it: the expression is read once, then fires are taken one after
-another from a start; and, apart, what it costs to read the expression. See README.md.
+another from a start; and, apart, what it costs to read the expression. Then whether they run jobs
+as often as they should where clocks change. See README.md.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import clock_changes
 from machine import machine
 
 START = datetime(2026, 1, 1, 12, 34, 56, tzinfo=UTC)
 ENOUGH = 0.05  # seconds for one figure of one round
+MOMENT = timedelta(milliseconds=1)
 
 EXPRESSIONS = {
     "every minute": "* * * * *",
@@ -38,30 +41,30 @@ ZONES = ("UTC", "Europe/Berlin")
 Fires = Callable[[], Iterator[datetime]]
 
 
-def ours(expression: str, zone: str) -> Fires:
+def ours(expression: str, zone: str, start: datetime = START) -> Fires:
     from job_scheduler import Cron
 
     trigger = Cron(expression, zone)
 
     def fires() -> Iterator[datetime]:
-        instant: datetime | None = START
+        instant: datetime | None = start
         while (instant := trigger.next_after(instant)) is not None:
             yield instant
 
     return fires
 
 
-def cronsim(expression: str, zone: str) -> Fires:
+def cronsim(expression: str, zone: str, start: datetime = START) -> Fires:
     from cronsim import CronSim
 
-    start = START.astimezone(ZoneInfo(zone))
+    start = start.astimezone(ZoneInfo(zone))
     return lambda: CronSim(expression, start)
 
 
-def croniter(expression: str, zone: str) -> Fires:
+def croniter(expression: str, zone: str, start: datetime = START) -> Fires:
     from croniter import croniter
 
-    start = START.astimezone(ZoneInfo(zone))
+    start = start.astimezone(ZoneInfo(zone))
 
     def fires() -> Iterator[datetime]:
         # implement_cron_bug: Debian's rule for day fields that begin with a star.
@@ -70,16 +73,17 @@ def croniter(expression: str, zone: str) -> Fires:
     return fires
 
 
-def apscheduler(expression: str, zone: str) -> Fires:
+def apscheduler(expression: str, zone: str, start: datetime = START) -> Fires:
     from apscheduler.triggers.cron import CronTrigger
 
     trigger = CronTrigger.from_crontab(weekdays_from_monday(expression), ZoneInfo(zone))
 
     def fires() -> Iterator[datetime]:
-        before, now = None, START
+        before, now = None, start
         while (instant := trigger.get_next_fire_time(before, now)) is not None:
             yield instant
-            before = now = instant
+            # As its scheduler asks: once the last has run, so that now is later than that.
+            before, now = instant, instant.astimezone(UTC) + MOMENT
 
     return fires
 
@@ -112,7 +116,7 @@ def microseconds_per_fire(fires: Fires) -> float:
     return took / count * 1e6
 
 
-def microseconds_to_read(peer: Callable[[str, str], Fires], expression: str, zone: str) -> float:
+def microseconds_to_read(peer: Callable[..., Fires], expression: str, zone: str) -> float:
     """What it takes until the first fire is known, the reading of the expression included."""
     count = 0
     before = time.perf_counter()
@@ -175,6 +179,9 @@ def main() -> None:
     print(", ".join(f"{name} {value}" for name, value in facts.items()))
     print(f"Median of {options.rounds} rounds; x: how many times ours")
     print_table(figures)
+    changes = [change for zone in clock_changes.ZONES for change in clock_changes.changes_of(zone)]
+    print("\n" + clock_changes.summary(changes))
+    print(clock_changes.table(clock_changes.compare(PEERS, changes)))
     if options.json:
         options.json.write_text(json.dumps(figures))
 

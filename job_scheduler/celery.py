@@ -27,40 +27,25 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SETTINGS: Final[Mapping[str, Any]] = {
+    # Whoever reaches the broker can run no code. Without these an application is refused.
     "accept_content": ["json"],
     "task_serializer": "json",
     "result_serializer": "json",
+    # Starts are heard, and so a worker is missed that dies; one write to Redis more per task.
     "task_track_started": True,
+    # A worker that dies while no scheduler looks loses nothing: Celery starts its tasks again.
+    # Those that take longer than the broker's visibility_timeout, 1 hour, are started twice.
     "task_acks_late": True,
+    # A worker holds back no more than it works at; one round trip more per task.
     "worker_prefetch_multiplier": 1,
+    # What has succeeded is not run again when its message comes back.
     "worker_deduplicate_successful_tasks": True,
     "broker_connection_retry_on_startup": True,
 }
 """What an application needs whose tasks are scheduled here, for ``app.conf.update``.
 
-======================================  ==========================================================
-setting                                 what for, and its price
-======================================  ==========================================================
-``accept_content``, ``…_serializer``    JSON alone: whoever reaches the broker can run no code.
-                                        Without it an application is refused. Tasks that take
-                                        pickles need an application of their own.
-``task_track_started``                  The start of a run is heard, and so a worker is missed that
-                                        dies. One write to Redis more per task.
-``task_acks_late``                      A message is in the broker until its task has ended, so that
-                                        a worker that dies while no scheduler looks loses nothing:
-                                        Celery starts the task again after the broker's
-                                        ``visibility_timeout`` (1 hour). So a task that takes longer
-                                        than that is started twice, unless that is raised; and tasks
-                                        have to be harmless to repeat.
-``worker_prefetch_multiplier``          With 1, a worker holds back no more than it can work at. One
-                                        round trip more per task.
-``worker_deduplicate_successful_tasks``  What has succeeded is not started again when its message
-                                        comes back. A look at Redis for those that do.
-======================================  ==========================================================
-
-Left as it is: ``task_reject_on_worker_lost`` (False). The scheduler itself starts a run again whose
-process has died, and counts how often. With True Celery does so as well, without end and without
-counting; that is noticed, and stopped, but costs a start.
+``task_reject_on_worker_lost`` is left off: the scheduler itself starts a run again whose process
+has died, and counts how often. ``docs/celery.md`` tells more of them and of their price.
 """
 
 

@@ -7,6 +7,7 @@ The end of a run is told by whoever takes its flight out of the table.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import math
 import threading
@@ -21,6 +22,7 @@ from job_scheduler.executors.celery.publisher import Publisher
 from job_scheduler.executors.celery.records import Listening, Records
 from job_scheduler.executors.celery.roll_call import RollCall
 from job_scheduler.launcher import ending
+from job_scheduler.launcher.aside import do_aside
 from job_scheduler.log import tell
 from job_scheduler.run import Ending, RunError, RunState
 
@@ -399,7 +401,9 @@ class Fleet:
     def _end(self, flight: Flight, came_of_it: Ending) -> None:
         del self._by_run[flight.run]
         self._flights.pop(flight.task_id, None)
-        ending.settle(flight.run, came_of_it)
+        flight.run._ended(came_of_it)
+        if came_of_it.state is RunState.FAILED:  # a handler may wait for a lock, or for a run
+            do_aside(functools.partial(ending.log_failure, flight.run))
 
 
 def _let_go() -> Ending:

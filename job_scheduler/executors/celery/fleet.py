@@ -233,7 +233,10 @@ class Fleet:
     def _hear_of(self, task_id: str, news: News) -> None:
         flight = self._flights.get(task_id)
         if flight is not None:
-            self._hear(flight, news)
+            # What is published is heard in all databases of a server, also of others' tasks.
+            said = self._records.read(task_id) if news["status"] not in told.NO_NEWS else None
+            if said is not None:
+                self._hear(flight, said)
         elif self._roll_call.is_revoked(task_id):
             self._hear_of_unwanted(task_id, news)
 

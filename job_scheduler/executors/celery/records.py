@@ -64,7 +64,12 @@ class Records:
     def _decoded(self, text: bytes | None) -> News | None:
         if text is None:
             return None
-        news: News = self._backend.decode(text)
+        try:
+            news = self._backend.decode(text)
+        except Exception:  # of others, who write it in their own way
+            return None
+        if not isinstance(news, dict) or not isinstance(news.get("status"), str):
+            return None
         return news
 
     def mark(self, flight: Flight) -> None:

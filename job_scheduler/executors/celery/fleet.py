@@ -125,9 +125,7 @@ class Fleet:
 
     def close(self) -> None:
         """Take nothing more; the threads end when nothing is on its way."""
-        if not self._closed:
-            self._closed = True
-            self._publisher.close()
+        self._closed = True
 
     # What the publisher tells
 
@@ -225,6 +223,7 @@ class Fleet:
                 if is_away:
                     tell(logging.INFO, "Celery's tasks are heard of again")
                 is_away = False
+        self._publisher.close()  # not before: what Redis has lost is sent again
         self._roll_call.close()
 
     def _until_next_look(self) -> float:

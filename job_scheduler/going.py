@@ -144,8 +144,10 @@ class Going:
                 attempt.given_up |= self._leases is not None  # others can start it
             run = not_started(claim, error)
         attempt.run = run
-        if attempt.cancelled or attempt.given_up:
+        if attempt.cancelled:
             run.cancel()
+        elif attempt.given_up:
+            attempt.give_up()
         run._when_changed(attempt.changed)
 
     def notice(self, attempt: Attempt) -> None:

@@ -159,6 +159,8 @@ class Fleet:
 
     def not_sent(self, flight: Flight) -> None:
         with self._lock:
+            if flight.stage is not Stage.SENDING or flight.run not in self._by_run:
+                return  # it was heard of: so it is in the fleet
             self._flights.pop(flight.task_id, None)
             flight.stage = Stage.WAITING
             if flight.is_let_go:

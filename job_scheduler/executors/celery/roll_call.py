@@ -25,8 +25,6 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from job_scheduler.log import tell
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
     from job_scheduler.executors.celery.flight import Flight
 
 ROUND: Final = 5.0
@@ -202,17 +200,39 @@ class RollCall:
         if not by_worker:
             return
         asked = {flight.task_id for flight in flights if flight.worker is not None}
-        inspect = self._app.control.inspect(
-            list(by_worker), timeout=_TO_ANSWER, connection=self._line(), limit=len(by_worker)
-        )
-        answers: Mapping[str, Iterable[str]] = inspect.query_task(*asked) or {}
+        answers = self._ask(list(by_worker), asked, len(by_worker))
+        doubtful = [
+            name
+            for name, flights in by_worker.items()
+            if name in answers and any(each.task_id not in answers[name] for each in flights)
+        ]
+        if doubtful:  # there may be several workers of a name
+            for name, has in self._ask(doubtful, asked, None).items():
+                answers[name] |= has
         still = {task_id: times for task_id, times in self._absent.items() if task_id in asked}
         self._absent = Counter(still)
         for name, flights in by_worker.items():
             if name in answers:
-                self._hear(name, flights, set(answers[name]))
+                self._hear(name, flights, answers[name])
             else:
                 self._miss(name, flights)
+
+    def _ask(self, names: list[str], asked: set[str], most: int | None) -> dict[str, set[str]]:
+        """What workers have of these tasks, of so many that answer first; None: of all that do."""
+        answers: dict[str, set[str]] = {}
+        replies = self._app.control.broadcast(
+            "query_task",
+            arguments={"ids": list(asked)},
+            destination=names,
+            connection=self._line(),
+            reply=True,
+            timeout=_TO_ANSWER,
+            limit=most,
+        )
+        for reply in replies or ():
+            for name, tasks in reply.items():
+                answers.setdefault(name, set()).update(tasks)
+        return answers
 
     def _next_ones(self) -> list[Flight]:
         """Those to be asked for in this round."""

@@ -10,6 +10,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler.executors.celery import news
+from job_scheduler.executors.celery.line import line_to
 from job_scheduler.log import tell
 
 if TYPE_CHECKING:
@@ -20,9 +21,6 @@ if TYPE_CHECKING:
 _FIRST_PAUSE: Final = 0.1
 _LONGEST_PAUSE: Final = 2.0
 """Seconds until it is tried again to reach a broker that is away."""
-
-_PATIENCE: Final = 10.0
-"""Seconds for a broker of Redis that does not answer."""
 
 
 class Home(Protocol):
@@ -154,11 +152,7 @@ class Publisher:
 
     def _call(self) -> Any:
         """A producer on a connection of our own, which no fork shares and nobody else closes."""
-        options: dict[str, Any] = {}
-        if self._app.conf.broker_url and str(self._app.conf.broker_url).startswith("redis"):
-            given = dict(self._app.conf.broker_transport_options)
-            options["transport_options"] = {"socket_timeout": _PATIENCE, **given}
-        self._connection = self._app.connection_for_write(**options)
+        self._connection = line_to(self._app)
         self._connection.ensure_connection(max_retries=1, interval_start=0)
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer

@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from job_scheduler.executors.celery.line import line_to
 from job_scheduler.log import tell
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ class RollCall:
 
     def _line(self) -> Any:
         if self._connection is None:
-            self._connection = self._app.connection_for_write()
+            self._connection = line_to(self._app)
         return self._connection
 
     def _hang_up(self) -> None:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 _BETWEEN_LOOKS: Final = 0.01
 """Seconds, at the program's exit, until it is looked again whether all is sent."""
 
+_TO_REVOKE: Final = 5.0
+"""Seconds for which the program's exit tries to tell workers what was cancelled."""
+
 
 class CeleryExecutor:
     """Sends each run to the application that its task belongs to."""
@@ -77,6 +80,11 @@ class CeleryExecutor:
         """Whether any run is not in its fleet yet."""
         return any(fleet.unsent() for fleet in tuple(self._fleets.values()))
 
+    @property
+    def has_unsaid(self) -> bool:
+        """Whether any worker may begin with what was cancelled."""
+        return any(fleet.unsaid() for fleet in tuple(self._fleets.values()))
+
     def cancel(self, run: Run) -> bool:
         """Revoke the run's task."""
         return any(fleet.cancel(run) for fleet in tuple(self._fleets.values()))
@@ -99,16 +107,19 @@ class CeleryExecutor:
 
 
 class _Unsent:
-    """What the interpreter's exit waits for: that all is sent, not that it has ended."""
+    """What the interpreter's exit waits for: that all is sent or revoked, not that it has ended."""
 
     def __init__(self, executor: CeleryExecutor) -> None:
         self._executor = executor
 
     def pending(self) -> list[_Unsent]:
-        return [self] if self._executor.has_unsent else []
+        return [self] if self._executor.has_unsent or self._executor.has_unsaid else []
 
     def wait(self) -> None:
         while self._executor.has_unsent:
+            time.sleep(_BETWEEN_LOOKS)
+        deadline = time.monotonic() + _TO_REVOKE
+        while self._executor.has_unsaid and time.monotonic() < deadline:
             time.sleep(_BETWEEN_LOOKS)
 
     def close(self) -> None:

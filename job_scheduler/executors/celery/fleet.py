@@ -97,6 +97,10 @@ class Fleet:
             early = (Stage.WAITING, Stage.SENDING)
             return any(flight.stage in early for flight in self._by_run.values())
 
+    def unsaid(self) -> bool:
+        """Whether the workers were not told yet of all that was cancelled."""
+        return self._roll_call.has_unsaid
+
     def cancel(self, run: Run) -> bool:
         """Revoke a run's task; it ends here at once unless a worker has begun with it."""
         run._cancel_requested = True

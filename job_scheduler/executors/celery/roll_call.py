@@ -126,6 +126,11 @@ class RollCall:
         with self._lock:
             self._revoked.pop(task_id, None)
 
+    @property
+    def has_unsaid(self) -> bool:
+        """Whether there is a revocation that the workers were not told yet."""
+        return bool(self._to_terminate)
+
     def close(self) -> None:
         """End; what was to be revoked is said before."""
         self._closed = True

@@ -36,8 +36,8 @@ _BETWEEN_LOOKS: Final = 1.0
 _MOST_LOOKED_AT: Final = 1_000
 """Tasks that are looked at in one look, in turn."""
 
-_MARKED_ANEW: Final = 24 * 3600.0
-"""Seconds after which a mark is written again, so that it is not forgotten."""
+_MARKED_ANEW: Final = 6 * 3600.0
+"""Seconds, at most, after which a mark is written again, so that it is not forgotten."""
 
 _AFTER_AN_ERROR: Final = 0.5
 """Seconds until it is tried again to hear from Redis."""
@@ -259,12 +259,14 @@ class Fleet:
         if not flights:
             return
         lost = []
+        # Whoever has the run next takes a mark for good only as long as a result would be kept.
+        marked_anew = min(_MARKED_ANEW, self._records.kept / 4)
         for flight, (news, has_mark) in zip(flights, self._records.look(flights), strict=True):
             if news is not None:
                 self._hear(flight, news)
             elif flight.stage is Stage.SENT and flight.is_marked and not has_mark:
                 lost.append(flight)
-            if not flight.is_marked or time.time() - flight.sent_at > _MARKED_ANEW:
+            if not flight.is_marked or time.time() - flight.sent_at > marked_anew:
                 self._mark(flight)
         self._send_again(lost)
 

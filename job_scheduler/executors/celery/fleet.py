@@ -330,7 +330,7 @@ class Fleet:
 
     def _hear_of_start(self, flight: Flight, news: News) -> None:
         worker, before = told.worker_of(news), flight.worker
-        if worker is None or before is None or worker == before:
+        if worker is None or before is None or before in (worker, (worker.name, None)):
             flight.worker = worker or before
             self._take_off(flight)
             return
@@ -361,8 +361,7 @@ class Fleet:
             flight.started_at = time.monotonic()
             flight.retry_was_told = False
             flight.run._started(None, time.time())
-        if flight.worker is not None:
-            self._roll_call.expect(flight.worker.name)
+        self._roll_call.expect(None if flight.worker is None else flight.worker.name)
         if flight.run._cancel_requested:
             self._roll_call.revoke(flight.task_id)
 

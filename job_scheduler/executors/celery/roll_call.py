@@ -22,6 +22,7 @@ import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from job_scheduler.executors.celery.flight import Worker
 from job_scheduler.executors.celery.line import line_to
 from job_scheduler.log import tell
 
@@ -200,6 +201,7 @@ class RollCall:
     def _call(self) -> None:
         by_worker: dict[str, list[Flight]] = {}
         flights = self._next_ones()
+        self._find([each for each in flights if each.worker is None])
         for flight in flights:
             if flight.worker is not None:
                 by_worker.setdefault(flight.worker.name, []).append(flight)
@@ -223,7 +225,16 @@ class RollCall:
             else:
                 self._miss(name, flights)
 
-    def _ask(self, names: list[str], asked: set[str], most: int | None) -> dict[str, set[str]]:
+    def _find(self, flights: list[Flight]) -> None:
+        """Learn where tasks go on that were first seen in a state of their own."""
+        if flights:
+            answers = self._ask(None, {each.task_id for each in flights}, None)
+            for flight in flights:
+                for name, has in answers.items():
+                    if flight.task_id in has:
+                        flight.worker = Worker(name, None)
+
+    def _ask(self, names: list[str] | None, asked: set[str], most: int | None) -> dict[str, set[str]]:
         """What workers have of these tasks, of so many that answer first; None: of all that do."""
         answers: dict[str, set[str]] = {}
         replies = self._app.control.broadcast(

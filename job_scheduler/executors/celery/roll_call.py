@@ -234,8 +234,10 @@ class RollCall:
                     if flight.task_id in has:
                         flight.worker = Worker(name, None)
 
-    def _ask(self, names: list[str] | None, asked: set[str], most: int | None) -> dict[str, set[str]]:
-        """What workers have of these tasks, of so many that answer first; None: of all that do."""
+    def _ask(
+        self, names: list[str] | None, asked: set[str], most: int | None
+    ) -> dict[str, set[str]]:
+        """What workers have of these tasks: so many that answer first, or all that do (None)."""
         answers: dict[str, set[str]] = {}
         replies = self._app.control.broadcast(
             "query_task",

@@ -186,8 +186,7 @@ class RollCall:
             self._broadcast(task_ids)
 
     def _broadcast(self, task_ids: list[str]) -> None:
-        control = self._app.control
-        control.revoke(task_ids, terminate=True, signal="SIGTERM", connection=self._line())
+        self._control().revoke(task_ids, terminate=True, signal="SIGTERM", connection=self._line())
 
     def _look_for_late(self) -> None:
         """Pools other than prefork do not keep to a limit of time."""
@@ -239,7 +238,7 @@ class RollCall:
     ) -> dict[str, set[str]]:
         """What workers have of these tasks: so many that answer first, or all that do (None)."""
         answers: dict[str, set[str]] = {}
-        replies = self._app.control.broadcast(
+        replies = self._control().broadcast(
             "query_task",
             arguments={"ids": list(asked)},
             destination=names,
@@ -289,6 +288,12 @@ class RollCall:
             self._answers.discard(name)
             for flight in flights:
                 self._home.lost(flight, f"{name} does not answer any more")
+
+    def _control(self) -> Any:
+        """One that speaks on our connection, not on those that the application shares."""
+        control = type(self._app.control)(self._app)
+        control.mailbox.producer_pool = None
+        return control
 
     def _line(self) -> Any:
         if self._connection is None:

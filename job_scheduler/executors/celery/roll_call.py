@@ -47,6 +47,9 @@ _TO_ANSWER: Final = 1.0
 _MOST_ASKED: Final = 1_000
 """Tasks that are asked for in one round, in turn."""
 
+_ALL: Final = 1_000_000
+"""Answers; with none said, Celery waits for no more than it has names."""
+
 _REVOKED_FOR: Final = 24 * 3600.0
 """Seconds for which a revocation is said again."""
 
@@ -81,6 +84,9 @@ class RollCall:
         self._home = home
         self._grace = grace
         self._every = ROUND
+        # Speaks on our connection, not on those that the application shares.
+        self._control = type(app.control)(app)
+        self._control.mailbox.producer_pool = None
         self._connection: Any = None
         self._answers: set[str] = set()
         """Workers that have answered while they worked."""
@@ -186,7 +192,7 @@ class RollCall:
             self._broadcast(task_ids)
 
     def _broadcast(self, task_ids: list[str]) -> None:
-        self._control().revoke(task_ids, terminate=True, signal="SIGTERM", connection=self._line())
+        self._control.revoke(task_ids, terminate=True, signal="SIGTERM", connection=self._line())
 
     def _look_for_late(self) -> None:
         """Pools other than prefork do not keep to a limit of time."""
@@ -238,14 +244,14 @@ class RollCall:
     ) -> dict[str, set[str]]:
         """What workers have of these tasks: so many that answer first, or all that do (None)."""
         answers: dict[str, set[str]] = {}
-        replies = self._control().broadcast(
+        replies = self._control.broadcast(
             "query_task",
             arguments={"ids": list(asked)},
             destination=names,
             connection=self._line(),
             reply=True,
             timeout=_TO_ANSWER,
-            limit=most,
+            limit=most or _ALL,
         )
         for reply in replies or ():
             for name, tasks in reply.items():
@@ -288,12 +294,6 @@ class RollCall:
             self._answers.discard(name)
             for flight in flights:
                 self._home.lost(flight, f"{name} does not answer any more")
-
-    def _control(self) -> Any:
-        """One that speaks on our connection, not on those that the application shares."""
-        control = type(self._app.control)(self._app)
-        control.mailbox.producer_pool = None
-        return control
 
     def _line(self) -> Any:
         if self._connection is None:

@@ -41,6 +41,9 @@ SETTINGS: Final[Mapping[str, Any]] = {
     # What has succeeded is not run again when its message comes back.
     "worker_deduplicate_successful_tasks": True,
     "broker_connection_retry_on_startup": True,
+    # A Redis that has gone without a word is missed.
+    "redis_socket_timeout": 10.0,
+    "redis_socket_connect_timeout": 10.0,
 }
 """What an application needs whose tasks are scheduled here, for ``app.conf.update``.
 

@@ -511,6 +511,11 @@ class Engine:
         if not await self.store.cancel(run_id):
             return False
         self._going.targets.pop(run_id, None)
+        if self._known is not None and self._known.have_fleets:
+            record = await self.store.run(run_id)
+            target = None if record is None else self._known.in_fleet(record.job)
+            if target is not None:  # whoever had it before may have sent it
+                self._going.revoke_left(target, run_id)
         return True
 
     async def next_instant(self) -> datetime | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from job_scheduler.attempt import Attempt, not_started
 from job_scheduler.errors import SchedulerError, ShutdownError, UnknownJobError
@@ -137,7 +137,8 @@ class Going:
             executor = self._executors.get(target.place)
             if executor is None:
                 executor = self._executors[target.place] = self.open_executor(target.place)
-            run_id = RunId(claim.run_id, claim.attempt, claim.token)
+            is_kept = self._leases is not None
+            run_id = RunId(claim.run_id, claim.attempt, claim.token, is_kept)
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
         except BaseException as error:
             if isinstance(error, ShutdownError) and target is not None:
@@ -149,6 +150,11 @@ class Going:
         elif attempt.given_up:
             attempt.give_up()
         run._when_changed(attempt.changed)
+
+    def revoke_left(self, target: Target, run_id: str) -> None:
+        """Have a fleet give up what it may have of a cancelled run that waited for a worker."""
+        fleets: Any = self.open_executor("celery")
+        self._starter.call(lambda: fleets.revoke_left(target, run_id))
 
     def notice(self, attempt: Attempt) -> None:
         """A run has changed; called in whatever thread it is that changes it."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from job_scheduler.errors import DuplicateJobError, InvalidJobError, UnknownJobError
 from job_scheduler.job import Job
-from job_scheduler.registry import definition_of, is_celery_task, is_job
+from job_scheduler.registry import definition_of, is_celery_task, is_in_fleet, is_job
 from job_scheduler.target import Target
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class KnownJobs:
         if name is None:
             name = job_name(job)
         known = self._find(name)
-        if known is job:
+        if known == job:  # a task of Celery may be given by two objects
             return name
         if known is not None and not _is_the_same(known, job):
             raise DuplicateJobError(f"{name!r} is registered already, as {known!r}")
@@ -86,7 +86,7 @@ class KnownJobs:
         if not isinstance(what, str):
             jobs = self._jobs if self._live is None else {**self._jobs, **self._live()}
             for name, job in jobs.items():
-                if job is what:
+                if job == what:
                     return name
             return self.register(what)
         if self._find(what) is not None:
@@ -96,6 +96,17 @@ class KnownJobs:
         listed = ", ".join(map(repr, sorted(names)[:10])) or "none"
         hint = f"did you mean {near[0]!r}?" if near else f"known jobs: {listed}"
         raise UnknownJobError(f"no job is registered as {what!r}; {hint}")
+
+    @property
+    def have_fleets(self) -> bool:
+        """Whether any of them may run on Celery's workers."""
+        live = () if self._live is None else tuple(self._live().values())
+        return any(is_in_fleet(job) for job in (*self._jobs.values(), *live))
+
+    def in_fleet(self, name: str) -> Target | None:
+        """What a name means to Celery, if anything."""
+        job = self._find(name)
+        return self.target(name, "celery") if is_in_fleet(job) else None
 
     def target(self, name: str, place: Place | None = None, verb: Verb = "schedule") -> Target:
         """What a name means where it is to run; raises ``UnknownJobError``."""

@@ -35,6 +35,12 @@ def is_job(what: object) -> bool:
     return (isinstance(what, type) and issubclass(what, Job)) or is_celery_task(what)
 
 
+def is_in_fleet(job: object) -> bool:
+    """Whether workers of Celery know this job."""
+    is_registered = isinstance(job, type) and vars(job).get("celery_task") is not None
+    return is_registered or is_celery_task(job)
+
+
 def definition_of(job: Any) -> tuple[str, str]:
     """The module and the name there of a class or a function, of a task that of its function."""
     defined = job.run if is_celery_task(job) else job

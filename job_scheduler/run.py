@@ -35,6 +35,8 @@ class RunId(NamedTuple):
     attempt: int = 1
     token: int = 1
     """Another one for each claim of the run."""
+    is_kept: bool = False
+    """Whether a store on disk has it, so that others may go on with it."""
 
     def __str__(self) -> str:
         """The id of the handle: one that it takes the place of may still be ending here."""

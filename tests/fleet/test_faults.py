@@ -11,7 +11,6 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job_scheduler.executors.celery import fleet as fleets
 from job_scheduler.executors.celery import roll_call
 from tests.conftest import ROOT, eventually, is_alive
 from tests.fleet.conftest import begun, ended_within, wait_until_begun
@@ -22,7 +21,6 @@ LEASE = 1.5
 @pytest.fixture(autouse=True)
 def _quick_rounds(monkeypatch):
     monkeypatch.setattr(roll_call, "ROUND", 0.4)
-    monkeypatch.setattr(fleets, "_TO_TELL_OF_RETRY", 0.5)
 
 
 @pytest.fixture

@@ -5,8 +5,13 @@ from __future__ import annotations
 import logging
 from typing import Any, Final
 
+import celery
+
 from job_scheduler.errors import InvalidOptionError
 from job_scheduler.log import tell
+
+_OBEYS: Final = (5, 6)
+"""From this version of Celery on, who sends a task decides whether its result is kept."""
 
 _JSON: Final = frozenset({"json", "application/json"})
 
@@ -41,6 +46,15 @@ def check_app(app: Any) -> None:
             "that dies is not missed; write app.conf.update(job_scheduler.celery.SETTINGS)"
         )
         tell(logging.WARNING, said, where)
+
+
+def check_task(task: Any) -> None:
+    """Raise ``InvalidOptionError`` for a task of whose end nobody would hear."""
+    if task.ignore_result and celery.VERSION < _OBEYS:
+        raise InvalidOptionError(
+            f"the task {task.name} has ignore_result, so workers of this version of Celery do not "
+            f"tell of its end: write @app.task(ignore_result=False), or take Celery 5.6"
+        )
 
 
 def _check_backend(where: str, app: Any) -> None:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import logging
+import math
 import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import ShutdownError
-from job_scheduler.executors.celery.checking import check_app
+from job_scheduler.executors.celery.checking import check_app, check_task
 from job_scheduler.executors.celery.fleet import Fleet
 from job_scheduler.executors.celery.flight import Flight
 from job_scheduler.launcher.base import Settings, wait_at_exit
+from job_scheduler.log import tell
 from job_scheduler.run import Run, RunId
 
 if TYPE_CHECKING:
@@ -23,6 +26,10 @@ _BETWEEN_LOOKS: Final = 0.01
 
 _TO_REVOKE: Final = 5.0
 """Seconds for which the program's exit tries to tell workers what was cancelled."""
+
+
+_PATIENCE: Final = 1.0
+"""Seconds after which the user is told what the exit waits for."""
 
 
 class CeleryExecutor:
@@ -54,13 +61,11 @@ class CeleryExecutor:
         """
         if self._closed:
             raise ShutdownError(f"job {name!r} was not accepted: the scheduler was shut down")
+        check_task(target.what)
         fleet = self._fleet_of(target.what.app)
         sent_as = run_id or RunId(next(self._ids))
         run = Run(str(sent_as), name, self)
-        is_planned = run_id is not None
-        task = target.what
-        flight = Flight(run, sent_as, task, args, kwargs, timeout, is_planned=is_planned)
-        fleet.take(flight)
+        fleet.take(Flight(run, sent_as, target.what, args, kwargs, timeout))
         return run
 
     def _fleet_of(self, app: Any) -> Fleet:
@@ -93,6 +98,10 @@ class CeleryExecutor:
         """Follow a run no longer; what is in the fleet stays there."""
         return any(fleet.let_go(run) for fleet in tuple(self._fleets.values()))
 
+    def revoke_left(self, target: Target, run: str) -> None:
+        """Revoke the task of a run that nobody follows, if there is one."""
+        self._fleet_of(target.what.app).revoke_left(run)
+
     def signal(self, run: Run, number: int) -> None:
         """Its process is on another machine."""
 
@@ -116,8 +125,13 @@ class _Unsent:
         return [self] if self._executor.has_unsent or self._executor.has_unsaid else []
 
     def wait(self) -> None:
+        told_at = time.monotonic() + _PATIENCE
         while self._executor.has_unsent:
             time.sleep(_BETWEEN_LOOKS)
+            if time.monotonic() > told_at:
+                told_at = math.inf
+                said = "the program's end waits until all runs are sent to Celery's broker"
+                tell(logging.WARNING, said)
         deadline = time.monotonic() + _TO_REVOKE
         while self._executor.has_unsaid and time.monotonic() < deadline:
             time.sleep(_BETWEEN_LOOKS)

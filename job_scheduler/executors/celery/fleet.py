@@ -39,11 +39,14 @@ _MOST_LOOKED_AT: Final = 1_000
 _MARKED_ANEW: Final = 6 * 3600.0
 """Seconds, at most, after which a mark is written again, so that it is not forgotten."""
 
+_SOON: Final = 0.05
+"""Seconds until the next look, where something is known to have happened."""
+
 _AFTER_AN_ERROR: Final = 0.5
 """Seconds until it is tried again to hear from Redis."""
 
-_TO_TELL_OF_RETRY: Final = 2.0
-"""Seconds after a second start in which the first may tell that it has asked for it."""
+_MOST_STARTS: Final = 3
+"""How often a task may be started again without having asked for it."""
 
 _UNMARKED_AFTER: Final = 60.0
 """Seconds after its success for which a run's mark is kept: until then the store knows of it."""
@@ -69,7 +72,6 @@ class Fleet:
         self._over: OrderedDict[str, None] = OrderedDict()
         self._marks_to_forget: deque[tuple[float, str, str]] = deque()
         self._again: set[str] = set()
-        self._restarted: dict[Flight, tuple[float, str]] = {}
         self._looked_at = 0
         self._closed = False
         self._publisher = Publisher(app, self._records, self)
@@ -126,6 +128,10 @@ class Fleet:
             else:
                 self._end(flight, _let_go())
             return True
+
+    def revoke_left(self, run: str) -> None:
+        """Revoke what a run was sent as that nobody follows; by its mark."""
+        self._roll_call.revoke_left(run)
 
     def close(self) -> None:
         """Take nothing more; the threads end when nothing is on its way."""
@@ -195,6 +201,24 @@ class Fleet:
         was_cancelled = flight.run._cancel_requested
         self._fail(flight, ending.cancelled() if was_cancelled else ending.lost(why))
 
+    def vanished(self, flight: Flight) -> None:
+        """Its worker is well, and has it no more."""
+        said = self._records.read(flight.task_id)
+        if said is not None and said["status"] in told.ENDED:
+            self._hear(flight, said)
+            return
+        why = "it has ended without telling how: a task that raises Ignore has to set its state"
+        reason = RunError("NoResult", why)
+        self._fail(flight, Ending(RunState.FAILED, reason, ended_at=time.time()))
+
+    def left(self, run: str) -> str | None:
+        """The task that a run was sent as, and that nobody here follows; its mark is taken off."""
+        mark = self._records.mark_of(run)
+        if mark is None or mark.task_id in self._flights:
+            return None
+        self._records.unmark({run: mark.task_id})
+        return mark.task_id
+
     def too_long(self, flight: Flight) -> None:
         self._roll_call.revoke(flight.task_id)
         self._fail(flight, ending.timed_out(flight.timeout or 0.0))
@@ -203,17 +227,20 @@ class Fleet:
 
     def _serve(self) -> None:
         listening: Listening | None = None
-        is_away = False
+        is_away, next_look = False, 0.0
         while not self._closed or self._by_run:
             try:
                 if listening is None:
                     listening = self._records.listen()
-                    self._looked_at = 0
-                for task_id, news in listening.until(time.monotonic() + self._until_next_look()):
-                    self._hear_of(task_id, news)
-                self._look()
-                self._miss_lost_ones()
-                self._forget_marks()
+                    self._records.meet()
+                    self._looked_at, next_look = 0, 0.0
+                if self._again or self._closed:
+                    next_look = min(next_look, time.monotonic() + _SOON)
+                self._hear_of(listening.next_ones(next_look))
+                if time.monotonic() >= next_look:
+                    next_look = time.monotonic() + _BETWEEN_LOOKS
+                    self._look()
+                    self._forget_marks(time.monotonic() - _UNMARKED_AFTER)
             except Exception as error:
                 if not is_away:
                     is_away = True
@@ -231,19 +258,22 @@ class Fleet:
                 is_away = False
         self._publisher.close()  # not before: what Redis has lost is sent again
         self._roll_call.close()
+        with contextlib.suppress(*self._records.errors):
+            self._forget_marks(math.inf)
 
-    def _until_next_look(self) -> float:
-        return 0.05 if self._again or self._closed else _BETWEEN_LOOKS
-
-    def _hear_of(self, task_id: str, news: News) -> None:
-        flight = self._flights.get(task_id)
-        if flight is not None:
-            # What is published is heard in all databases of a server, also of others' tasks.
-            said = self._records.read(task_id) if news["status"] not in told.NO_NEWS else None
-            if said is not None:
-                self._hear(flight, said)
-        elif self._roll_call.is_revoked(task_id):
-            self._hear_of_unwanted(task_id, news)
+    def _hear_of(self, task_ids: list[str]) -> None:
+        """See what is new of these tasks, as far as they are ours."""
+        ours = [each for each in task_ids if each in self._flights]
+        unwanted = [each for each in task_ids if self._roll_call.is_revoked(each)]
+        if not ours and not unwanted:
+            return
+        both = [*ours, *unwanted]
+        for task_id, news in zip(both, self._records.read_all(both), strict=True):
+            flight = self._flights.get(task_id)
+            if news is not None and flight is not None:
+                self._hear(flight, news)
+            elif news is not None and self._roll_call.is_revoked(task_id):
+                self._hear_of_unwanted(task_id, news)
 
     def _hear_of_unwanted(self, task_id: str, news: News) -> None:
         if news["status"] in told.ENDED:
@@ -258,16 +288,30 @@ class Fleet:
         flights = self._next_ones()
         if not flights:
             return
-        lost = []
+        looked = self._records.look(flights)
+        missing = []
         # Whoever has the run next takes a mark for good only as long as a result would be kept.
         marked_anew = min(_MARKED_ANEW, self._records.kept / 4)
-        for flight, (news, has_mark) in zip(flights, self._records.look(flights), strict=True):
+        for flight, (news, has_mark) in zip(flights, looked, strict=True):
             if news is not None:
                 self._hear(flight, news)
             elif flight.stage is Stage.SENT and flight.is_marked and not has_mark:
-                lost.append(flight)
+                missing.append(flight)
             if not flight.is_marked or time.time() - flight.sent_at > marked_anew:
                 self._mark(flight)
+        if missing:
+            self._miss_marks(missing, has_others=any(has_mark for _, has_mark in looked))
+
+    def _miss_marks(self, flights: list[Flight], *, has_others: bool) -> None:
+        """Send again what Redis has lost; what it has only thrown out is marked anew."""
+        server = self._records.meet()
+        lost = []
+        for flight in flights:
+            is_known_to_stand = has_others and server is not None and flight.server == server
+            if is_known_to_stand or not self._records.is_with_broker:
+                self._mark(flight)
+            else:
+                lost.append(flight)
         self._send_again(lost)
 
     def _next_ones(self) -> list[Flight]:
@@ -296,11 +340,11 @@ class Fleet:
         if flight.stage in (Stage.SENT, Stage.STARTED) and flight.run in self._by_run:
             flight.sent_at = time.time()
             self._records.mark(flight)
-            flight.is_marked = True
 
-    def _forget_marks(self) -> None:
-        now, old = time.monotonic(), {}
-        while self._marks_to_forget and self._marks_to_forget[0][0] < now - _UNMARKED_AFTER:
+    def _forget_marks(self, before: float) -> None:
+        """Delete the marks of what has ended before a time of the monotonic clock."""
+        old = {}
+        while self._marks_to_forget and self._marks_to_forget[0][0] < before:
             _, run, task_id = self._marks_to_forget.popleft()
             old[run] = task_id
         self._records.unmark(old)
@@ -336,21 +380,16 @@ class Fleet:
             return
         # A look may have been ahead of what is heard now: what does Redis say?
         now = self._records.read(flight.task_id)
-        if now is not None and told.worker_of(now) == worker:
-            flight.worker = worker
-            self._restarted[flight] = time.monotonic(), before.name
-
-    def _miss_lost_ones(self) -> None:
-        """What was started twice, and not because it has asked for it, has lost its worker."""
-        early = time.monotonic() - _TO_TELL_OF_RETRY
-        for flight, (at, name) in tuple(self._restarted.items()):
-            if flight.run not in self._by_run:
-                del self._restarted[flight]
-            elif at < early:
-                del self._restarted[flight]
-                self._roll_call.revoke(flight.task_id)
-                why = f"{name} has lost it, and Celery has started it again"
-                self._fail(flight, ending.lost(why))
+        if now is None or told.worker_of(now) != worker:
+            return
+        flight.worker = worker
+        flight.starts += 1
+        if flight.starts < _MOST_STARTS:  # also one that has asked for it may tell so later
+            self._roll_call.expect(worker.name)
+            return
+        self._roll_call.revoke(flight.task_id)
+        why = f"{before.name} has lost it, and Celery has started it {_MOST_STARTS} times again"
+        self._fail(flight, ending.lost(why))
 
     def _take_off(self, flight: Flight) -> None:
         """It goes on, as far as is known."""
@@ -370,11 +409,11 @@ class Fleet:
         if flight.retry_was_told:
             return
         self._take_off(flight)
-        has_begun_again = self._restarted.pop(flight, None) is not None
+        has_begun_again, flight.starts = flight.starts > 0, 0
         with self._lock:
             if flight.run not in self._by_run:
                 return
-            if flight.is_planned:
+            if flight.run_id.is_kept:
                 self._end(flight, told.failed(news)._replace(goes_on=True))
                 return
             flight.retry_was_told = True
@@ -401,7 +440,8 @@ class Fleet:
             if len(self._over) > _MOST_OVER:
                 self._over.popitem(last=False)
             mark = flight.run_id.run, flight.task_id
-            if came_of_it.state is RunState.COMPLETED:  # it may not be in the store yet
+            # A success may not be in the store yet.
+            if came_of_it.state is RunState.COMPLETED and flight.run_id.is_kept:
                 self._marks_to_forget.append((time.monotonic(), *mark))
             elif flight.is_marked:
                 self._marks_to_forget.appendleft((-math.inf, *mark))

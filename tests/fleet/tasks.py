@@ -69,6 +69,11 @@ def leave():
     raise Ignore
 
 
+def step_aside(self, a):
+    """Have another task do the work, under the id of this one."""
+    raise self.replace(self.app.tasks["add"].s(a, b=10))
+
+
 TASKS = [
     (add, {}),
     (count, {"bind": True}),
@@ -79,6 +84,7 @@ TASKS = [
     (told, {"ignore_result": True}),
     (untyped, {"typing": False}),
     (leave, {}),
+    (step_aside, {"bind": True}),
 ]
 
 

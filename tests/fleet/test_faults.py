@@ -11,33 +11,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from job_scheduler.executors.celery import roll_call
 from tests.conftest import ROOT, eventually, is_alive
-from tests.fleet.conftest import begun, ended_within, wait_until_begun
+from tests.fleet.conftest import LEASE, attempts_of, begun, ended_within, roll_of, wait_until_begun
 
-LEASE = 1.5
-
-
-@pytest.fixture(autouse=True)
-def _quick_rounds(monkeypatch):
-    monkeypatch.setattr(roll_call, "ROUND", 0.4)
-
-
-@pytest.fixture
-def stored(make_scheduler, tmp_path):
-    """Makes schedulers on one SQLite file."""
-
-    def make(**options):
-        store = f"sqlite:///{tmp_path / 'jobs.db'}"
-        return make_scheduler(store=store, lease=LEASE, **options)
-
-    return make
-
-
-def attempts_of(scheduler, run):
-    """Number, reason and error of the attempts before the last, as the store has them."""
-    record = scheduler._dispatcher.stored().look_up(run.id)
-    return [(each.number, each.reason, each.error and each.error.type) for each in record.attempts]
+pytestmark = pytest.mark.usefixtures("quick_rounds")
 
 
 class TestLostWorkers:
@@ -117,11 +94,6 @@ class TestLostWorkers:
         ended_within(run)
         assert (run.state, attempts_of(scheduler, run)) == ("completed", [])
         assert len(begun(redis_server, "a")) == 1
-
-
-def roll_of(scheduler):
-    [fleet] = scheduler._dispatcher._executors["celery"]._fleets.values()
-    return fleet._roll_call
 
 
 class TestCancelling:

@@ -141,7 +141,7 @@ class Going:
             run_id = RunId(claim.run_id, claim.attempt, claim.token, is_kept)
             run = executor.submit(claim.job, target, claim.args, claim.kwargs, timeout, run_id)
         except BaseException as error:
-            if isinstance(error, ShutdownError) and target is not None:
+            if isinstance(error, ShutdownError) and target is not None and not attempt.cancelled:
                 attempt.given_up |= self._leases is not None  # others can start it
             run = not_started(claim, error)
         attempt.run = run

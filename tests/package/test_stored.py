@@ -164,6 +164,17 @@ class TestRuns:
         assert going.wait(20)
         assert going.state == "cancelled"
 
+    def test_are_cancelled_between_their_claim_and_their_start(self, make):
+        scheduler = make()
+        held = []
+        scheduler._dispatcher.stored()._engine._going._starter.call = held.append
+        run = scheduler.run("TestJob")  # in a process, which another thread starts
+        [start] = eventually(lambda: held)
+        assert run.cancel()
+        start()
+        assert run.wait(20)
+        assert (run.state, run.error.type) == ("cancelled", "JobCancelled")
+
     def test_are_handed_back_by_a_shutdown(self, make):
         scheduler = make()
         run = scheduler.run("OnTheLoop", seconds=3600)

@@ -66,6 +66,15 @@ class TestNeighbours:
         redis_server.client.set("go:a", 1)
         assert ended_within(run).result == "done"
 
+    @pytest.mark.parametrize("record", [b"\x80\x04.", b"[1]", b"{}", b"null"])
+    def test_a_record_that_nobody_can_read(self, scheduler, redis_server, record):
+        run = scheduler.run("add", a=1)
+        eventually(lambda: redis_server.client.llen("celery") == 1)
+        redis_server.client.set(f"celery-task-meta-{run.id}:1", record)
+        ended_within(run)
+        assert (run.state, run.error.type) == ("failed", "NoResult")
+        assert "its record in Redis cannot be read" in run.error.message
+
     def test_two_workers_of_one_name(self, stored, redis_server, start_worker):
         start_worker(concurrency=1)
         start_worker(concurrency=1)

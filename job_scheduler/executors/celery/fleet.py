@@ -1,7 +1,7 @@
-"""The tasks of one Celery application that are on their way, and what is heard of them.
+"""The tasks of one Celery application that are on their way, and what becomes of them.
 
-Three threads serve it: one sends, one hears from the result backend, one speaks to the workers.
-The end of a run is told by whoever takes its flight out of the table.
+Three threads serve it: the publisher sends, the watcher hears from the result backend, the roll
+call speaks to the workers. The end of a run is told by whoever takes its flight out of the table.
 """
 
 from __future__ import annotations
@@ -9,18 +9,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import math
 import threading
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.durations import count_of
+from job_scheduler.errors import ShutdownError
 from job_scheduler.executors.celery import news as told
 from job_scheduler.executors.celery.flight import Flight, Stage
 from job_scheduler.executors.celery.publisher import Publisher
-from job_scheduler.executors.celery.records import Listening, Records
+from job_scheduler.executors.celery.records import Records
 from job_scheduler.executors.celery.roll_call import RollCall
+from job_scheduler.executors.celery.watcher import Watcher
 from job_scheduler.launcher import ending
 from job_scheduler.launcher.aside import do_aside
 from job_scheduler.log import tell
@@ -30,26 +31,8 @@ if TYPE_CHECKING:
     from job_scheduler.executors.celery.news import News
     from job_scheduler.run import Run
 
-_BETWEEN_LOOKS: Final = 1.0
-"""Seconds between two looks at what might not have been heard."""
-
-_MOST_LOOKED_AT: Final = 1_000
-"""Tasks that are looked at in one look, in turn."""
-
-_MARKED_ANEW: Final = 6 * 3600.0
-"""Seconds, at most, after which a mark is written again, so that it is not forgotten."""
-
-_SOON: Final = 0.05
-"""Seconds until the next look, where something is known to have happened."""
-
-_AFTER_AN_ERROR: Final = 0.5
-"""Seconds until it is tried again to hear from Redis."""
-
 _MOST_STARTS: Final = 3
 """How often a task may be started again without having asked for it."""
-
-_UNMARKED_AFTER: Final = 60.0
-"""Seconds after its success for which a run's mark is kept: until then the store knows of it."""
 
 _MOST_OVER: Final = 10_000
 
@@ -70,21 +53,18 @@ class Fleet:
         # takes no lock of those that call this fleet.
         self._lock = threading.RLock()
         self._over: OrderedDict[str, None] = OrderedDict()
-        self._marks_to_forget: deque[tuple[float, str, str]] = deque()
-        self._again: set[str] = set()
-        self._looked_at = 0
         self._closed = False
         self._publisher = Publisher(app, self._records, self)
         self._roll_call = RollCall(app, self, grace)
-        name = "job_scheduler celery results"
-        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
-        self._thread.start()
+        self._watcher = Watcher(self._records, self)
 
     # What users of the executor want
 
     def take(self, flight: Flight) -> None:
-        """Send it, and follow it to its end."""
+        """Send it, and follow it to its end; raises ``ShutdownError`` after the close."""
         with self._lock:
+            if self._closed:
+                raise ShutdownError("the scheduler was shut down")
             self._by_run[flight.run] = flight
         self._publisher.put(flight)
 
@@ -135,7 +115,8 @@ class Fleet:
 
     def close(self) -> None:
         """Take nothing more; the threads end when nothing is on its way."""
-        self._closed = True
+        with self._lock:
+            self._closed = True
 
     # What the publisher tells
 
@@ -161,7 +142,7 @@ class Fleet:
             if flight.stage is Stage.SENDING:
                 flight.stage = Stage.SENT
             if flight.may_be_known:
-                self._again.add(flight.task_id)  # it may be elsewhere by now
+                self._watcher.look_soon(flight)  # it may be elsewhere by now
             if flight.is_let_go:
                 self._end(flight, _let_go())
             elif flight.run._cancel_requested:
@@ -193,9 +174,7 @@ class Fleet:
 
     def lost(self, flight: Flight, why: str) -> None:
         """A worker is no more; should it be there all the same, its task is revoked."""
-        said = self._records.read(flight.task_id)
-        if said is not None and said["status"] in told.ENDED:
-            self._hear(flight, said)
+        if self._has_ended(flight):
             return
         self._roll_call.revoke(flight.task_id, repeat=True)
         was_cancelled = flight.run._cancel_requested
@@ -203,13 +182,18 @@ class Fleet:
 
     def vanished(self, flight: Flight) -> None:
         """Its worker is well, and has it no more."""
-        said = self._records.read(flight.task_id)
-        if said is not None and said["status"] in told.ENDED:
-            self._hear(flight, said)
-            return
-        why = "it has ended without telling how: a task that raises Ignore has to set its state"
-        reason = RunError("NoResult", why)
-        self._fail(flight, Ending(RunState.FAILED, reason, ended_at=time.time()))
+        if not self._has_ended(flight):
+            why = "it has ended without telling how: a task that raises Ignore has to set its state"
+            reason = RunError("NoResult", why)
+            self._fail(flight, Ending(RunState.FAILED, reason, ended_at=time.time()))
+
+    def _has_ended(self, flight: Flight) -> bool:
+        """Whether a task has told of its end, and only that was not heard yet."""
+        news = self._records.read(flight.task_id)
+        if news is None or news["status"] not in told.ENDED:
+            return False
+        self.hear(flight, news)
+        return True
 
     def left(self, run: str) -> str | None:
         """The task that a run was sent as, and that nobody here follows; its mark is taken off."""
@@ -223,59 +207,28 @@ class Fleet:
         self._roll_call.revoke(flight.task_id)
         self._fail(flight, ending.timed_out(flight.timeout or 0.0))
 
-    # The thread that hears
+    # What the watcher tells
 
-    def _serve(self) -> None:
-        listening: Listening | None = None
-        is_away, next_look = False, 0.0
-        while not self._closed or self._by_run:
-            try:
-                if listening is None:
-                    listening = self._records.listen()
-                    self._records.meet()
-                    self._looked_at, next_look = 0, 0.0
-                if self._again or self._closed:
-                    next_look = min(next_look, time.monotonic() + _SOON)
-                self._hear_of(listening.next_ones(next_look))
-                if time.monotonic() >= next_look:
-                    next_look = time.monotonic() + _BETWEEN_LOOKS
-                    self._look()
-                    self._forget_marks(time.monotonic() - _UNMARKED_AFTER)
-            except Exception as error:
-                if not is_away:
-                    is_away = True
-                    said = "nothing is heard of Celery's tasks until Redis is back: %s: %s"
-                    is_usual = isinstance(error, self._records.errors)
-                    tell(logging.ERROR, said, type(error).__name__, error, exc_info=not is_usual)
-                if listening is not None:
-                    with contextlib.suppress(Exception):
-                        listening.close()
-                    listening = None
-                time.sleep(_AFTER_AN_ERROR)
-            else:
-                if is_away:
-                    tell(logging.INFO, "Celery's tasks are heard of again")
-                is_away = False
-        self._publisher.close()  # not before: what Redis has lost is sent again
-        self._roll_call.close()
-        with contextlib.suppress(*self._records.errors):
-            self._forget_marks(math.inf)
+    @property
+    def is_needed(self) -> bool:
+        """Whether anything is on its way, or may be."""
+        return not self._closed or bool(self._by_run)
 
-    def _hear_of(self, task_ids: list[str]) -> None:
-        """See what is new of these tasks, as far as they are ours."""
-        ours = [each for each in task_ids if each in self._flights]
-        unwanted = [each for each in task_ids if self._roll_call.is_revoked(each)]
-        if not ours and not unwanted:
-            return
-        both = [*ours, *unwanted]
-        for task_id, news in zip(both, self._records.read_all(both), strict=True):
-            flight = self._flights.get(task_id)
-            if news is not None and flight is not None:
-                self._hear(flight, news)
-            elif news is not None and self._roll_call.is_revoked(task_id):
-                self._hear_of_unwanted(task_id, news)
+    def flight_of(self, task_id: str) -> Flight | None:
+        """The flight that a task belongs to."""
+        return self._flights.get(task_id)
 
-    def _hear_of_unwanted(self, task_id: str, news: News) -> None:
+    def in_fleet(self) -> list[Flight]:
+        """Those that were sent."""
+        with self._lock:
+            return [each for each in self._flights.values() if each.stage is not Stage.SENDING]
+
+    def is_unwanted(self, task_id: str) -> bool:
+        """Whether a task that has no flight is to be stopped wherever it comes up."""
+        return self._roll_call.is_revoked(task_id)
+
+    def hear_of_unwanted(self, task_id: str, news: News) -> None:
+        """There is something new of a task that was revoked."""
         if news["status"] in told.ENDED:
             self._roll_call.confirm(task_id)
         elif told.worker_of(news) is not None:
@@ -283,47 +236,8 @@ class Fleet:
             said = "task %s was revoked, and has started all the same: it is stopped if it can be"
             tell(logging.WARNING, said, task_id)
 
-    def _look(self) -> None:
-        """Ask for what might not have been heard, some of it each time."""
-        flights = self._next_ones()
-        if not flights:
-            return
-        looked = self._records.look(flights)
-        missing = []
-        # Whoever has the run next takes a mark for good only as long as a result would be kept.
-        marked_anew = min(_MARKED_ANEW, self._records.kept / 4)
-        for flight, (news, has_mark) in zip(flights, looked, strict=True):
-            if news is not None:
-                self._hear(flight, news)
-            elif flight.stage is Stage.SENT and flight.is_marked and not has_mark:
-                missing.append(flight)
-            if not flight.is_marked or time.time() - flight.sent_at > marked_anew:
-                self._mark(flight)
-        if missing:
-            self._miss_marks(missing, has_others=any(has_mark for _, has_mark in looked))
-
-    def _miss_marks(self, flights: list[Flight], *, has_others: bool) -> None:
-        """Send again what Redis has lost; what it has only thrown out is marked anew."""
-        server = self._records.meet()
-        lost = []
-        for flight in flights:
-            is_known_to_stand = has_others and server is not None and flight.server == server
-            if is_known_to_stand or not self._records.is_with_broker:
-                self._mark(flight)
-            else:
-                lost.append(flight)
-        self._send_again(lost)
-
-    def _next_ones(self) -> list[Flight]:
-        with self._lock:
-            again, self._again = self._again, set()
-            sent = [each for each in self._flights.values() if each.stage is not Stage.SENDING]
-        first = self._looked_at if self._looked_at < len(sent) else 0
-        self._looked_at = first + _MOST_LOOKED_AT
-        soon = [flight for flight in sent[self._looked_at :] if flight.task_id in again]
-        return sent[first : self._looked_at] + soon
-
-    def _send_again(self, flights: list[Flight]) -> None:
+    def send_again(self, flights: list[Flight]) -> None:
+        """Redis has lost them."""
         for flight in flights:
             with self._lock:
                 if flight.stage is not Stage.SENT or flight.run not in self._by_run:
@@ -335,23 +249,13 @@ class Fleet:
             said = "Redis has lost its memory, and %s with it, which is sent again: %s"
             tell(logging.WARNING, said, count_of(len(flights), "task"), flights[0].task_id)
 
-    def _mark(self, flight: Flight) -> None:
-        """Only this thread ends what is in the fleet, or those that are sorry for it later."""
-        if flight.stage in (Stage.SENT, Stage.STARTED) and flight.run in self._by_run:
-            flight.sent_at = time.time()
-            self._records.mark(flight)
+    def watched_to_the_end(self) -> None:
+        """Nothing is on its way any more: not before, since what Redis has lost is sent again."""
+        self._publisher.close()
+        self._roll_call.close()
 
-    def _forget_marks(self, before: float) -> None:
-        """Delete the marks of what has ended before a time of the monotonic clock."""
-        old = {}
-        while self._marks_to_forget and self._marks_to_forget[0][0] < before:
-            _, run, task_id = self._marks_to_forget.popleft()
-            old[run] = task_id
-        self._records.unmark(old)
-
-    # What becomes of a flight
-
-    def _hear(self, flight: Flight, news: News) -> None:
+    def hear(self, flight: Flight, news: News) -> None:
+        """There is something new of its task."""
         status = news["status"]
         if status in told.NO_NEWS or self._flights.get(flight.task_id) is not flight:
             return
@@ -371,6 +275,8 @@ class Fleet:
                 self._land(flight, came_of_it)
         else:
             self._hear_of_start(flight, news)
+
+    # What becomes of a flight
 
     def _hear_of_start(self, flight: Flight, news: News) -> None:
         worker, before = told.worker_of(news), flight.worker
@@ -439,12 +345,8 @@ class Fleet:
             self._over[flight.task_id] = None
             if len(self._over) > _MOST_OVER:
                 self._over.popitem(last=False)
-            mark = flight.run_id.run, flight.task_id
-            # A success may not be in the store yet.
-            if came_of_it.state is RunState.COMPLETED and flight.run_id.is_kept:
-                self._marks_to_forget.append((time.monotonic(), *mark))
-            elif flight.is_marked:
-                self._marks_to_forget.appendleft((-math.inf, *mark))
+            if flight.is_marked:
+                self._watcher.forget(flight, came_of_it)
             self._end(flight, came_of_it)
 
     def _end(self, flight: Flight, came_of_it: Ending) -> None:

@@ -23,6 +23,12 @@ _NEVER_STARTED: Final = "NotRegistered"
 _TOO_LONG: Final = "TimeLimitExceeded"
 
 
+def unreadable(why: str) -> News:
+    """What stands for a record that cannot be read: nobody will learn what has come of its task."""
+    said = f"its record in Redis cannot be read: {why}"
+    return {"status": "FAILURE", "result": {"exc_type": "NoResult", "exc_message": [said]}}
+
+
 def worker_of(news: News) -> Worker | None:
     """Where the task has started, if its record says so; its own states do not."""
     result = news.get("result")

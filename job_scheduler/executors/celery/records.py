@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from redis.exceptions import ResponseError
 
 from job_scheduler.executors.celery.flight import Mark
+from job_scheduler.executors.celery.news import unreadable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -84,10 +85,10 @@ class Records:
             return None
         try:
             news = self._backend.decode(text)
-        except Exception:  # of others, who write it in their own way
-            return None
+        except Exception as error:  # its worker writes in another way
+            return unreadable(f"{type(error).__name__}: {error}")
         if not isinstance(news, dict) or not isinstance(news.get("status"), str):
-            return None
+            return unreadable(f"it is {news!r:.100}")
         return news
 
     def mark(self, flight: Flight) -> None:

@@ -10,8 +10,7 @@ are asked for it every few seconds:
 * It has never answered while it worked, as one of the solo pool does: nothing can be said, until a
   worker of its name answers again.
 
-Workers keep revocations in memory alone. So they are said again each round, to those that were
-away, until the task is seen to be revoked or this program ends.
+Revocations are said at once, and again in each round.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler.executors.celery.flight import Worker
 from job_scheduler.executors.celery.line import line_to
+from job_scheduler.executors.celery.revocations import Revocations
 from job_scheduler.log import tell
 
 if TYPE_CHECKING:
@@ -50,9 +50,6 @@ _MOST_ASKED: Final = 1_000
 
 _ALL: Final = 1_000_000
 """Answers; with none said, Celery waits for no more than it has names."""
-
-_REVOKED_FOR: Final = 24 * 3600.0
-"""Seconds for which a revocation is said again."""
 
 _ODD: Final = 60.0
 """Seconds of silence after which a worker of which nothing is known is told of."""
@@ -102,10 +99,7 @@ class RollCall:
         self._silent: Counter[str] = Counter()
         self._absent: Counter[str] = Counter()
         self._odd: dict[str, float] = {}
-        self._revoked: dict[str, float] = {}
-        self._to_terminate: set[str] = set()
-        self._runs_to_revoke: set[str] = set()
-        self._lock = threading.Lock()
+        self._revocations = Revocations()
         self._wake = threading.Event()
         self._next_round = 0.0
         self._asked = 0
@@ -129,31 +123,26 @@ class RollCall:
 
     def revoke(self, task_id: str, *, repeat: bool = False) -> None:
         """Have a task not started, or stopped where the pool can do that."""
-        with self._lock:
-            self._to_terminate.add(task_id)
-            if repeat:
-                self._revoked[task_id] = time.monotonic()
+        self._revocations.add(task_id, repeat=repeat)
         self._wake.set()
 
     def revoke_left(self, run: str) -> None:
         """Revoke what a run was sent as, if anything."""
-        with self._lock:
-            self._runs_to_revoke.add(run)
+        self._revocations.add_run(run)
         self._wake.set()
 
     def is_revoked(self, task_id: str) -> bool:
         """Whether it is to be revoked, wherever it comes up."""
-        return task_id in self._revoked
+        return self._revocations.is_repeated(task_id)
 
     def confirm(self, task_id: str) -> None:
         """It is known to be revoked, or to have ended."""
-        with self._lock:
-            self._revoked.pop(task_id, None)
+        self._revocations.confirm(task_id)
 
     @property
     def has_unsaid(self) -> bool:
         """Whether there is a revocation that the workers were not told yet."""
-        return bool(self._to_terminate or self._runs_to_revoke)
+        return self._revocations.has_unsaid
 
     def close(self) -> None:
         """End; what was to be revoked is said before."""
@@ -172,7 +161,7 @@ class RollCall:
 
     def _seconds_to_wait(self) -> float | None:
         self._is_idle = True  # from here on a start wakes this thread
-        if not self._home.started() and not self._revoked:
+        if not self._home.started() and not self._revocations.repeated():
             return None
         self._is_idle = False
         return max(0.0, self._next_round - time.monotonic())
@@ -183,7 +172,8 @@ class RollCall:
             self._look_for_late()
             if time.monotonic() >= self._next_round and not self._closed:
                 self._next_round = time.monotonic() + self._every
-                self._repeat_revocations()
+                if repeated := self._revocations.repeated():
+                    self._broadcast(repeated)
                 self._call()
         except Exception as error:  # nobody is missed while the broker is away
             if not self._is_failing:
@@ -198,26 +188,13 @@ class RollCall:
             self._is_failing = False
 
     def _revoke_new(self) -> None:
-        for run in tuple(self._runs_to_revoke):
+        for run in self._revocations.runs():
             task_id = self._home.left(run)
-            if task_id is not None:
-                self.revoke(task_id, repeat=True)
-            self._runs_to_revoke.discard(run)
-        with self._lock:
-            task_ids = list(self._to_terminate)
+            self._revocations.found(run, task_id)
+        task_ids = self._revocations.new()
         if task_ids:
             self._broadcast(task_ids)
-            with self._lock:
-                self._to_terminate.difference_update(task_ids)
-
-    def _repeat_revocations(self) -> None:
-        now = time.monotonic()
-        with self._lock:
-            for task_id in [each for each, at in self._revoked.items() if now - at > _REVOKED_FOR]:
-                del self._revoked[task_id]
-            task_ids = list(self._revoked)
-        if task_ids:
-            self._broadcast(task_ids)
+            self._revocations.said(task_ids)
 
     def _broadcast(self, task_ids: list[str]) -> None:
         self._control.revoke(task_ids, terminate=True, signal="SIGTERM", connection=self._line())

@@ -98,8 +98,7 @@ class Ours(Bare):
         from job_scheduler import JobScheduler
 
         super().__init__()
-        # A fleet takes more at one time than the 32 that run here by default.
-        given: dict[str, Any] = {} if store is None else {"store": store, "workers": 10_000}
+        given: dict[str, Any] = {} if store is None else {"store": store}
         self.scheduler = JobScheduler(self.tasks, **given)
 
     def send(self, name: str, number: int) -> Any:

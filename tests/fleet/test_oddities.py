@@ -235,6 +235,25 @@ class TestEnds:
         assert begun(redis_server, "b") == []
         assert blocked.id
 
+    def test_cancelling_what_nobody_follows_while_redis_is_away(
+        self, stored, redis_server, start_worker
+    ):
+        redis_server.kill()
+        redis_server.start(keeps=True)
+        first = stored()
+        run = first.run("count", key="a")
+        eventually(lambda: list(redis_server.client.scan_iter("*-sent-*")))
+        first.shutdown()
+        redis_server.kill()
+        second = stored(workers=0)
+        assert second.get_run(run.id).cancel()
+        redis_server.start(keeps=True)
+        eventually(lambda: not roll_of(second).has_unsaid)
+        assert not list(redis_server.client.scan_iter("*-sent-*"))
+        start_worker()
+        assert ended_within(stored(name="other.db").run("count", key="b")).state == "completed"
+        eventually(lambda: redis_server.client.llen("celery") == 0)
+
     def test_a_shutdown_that_waits_while_redis_loses_all(self, app, redis_server, start_worker):
         scheduler = JobScheduler(app.jobs, wait_at_exit=False)
         runs = [scheduler.run("count", key="a") for _ in range(3)]

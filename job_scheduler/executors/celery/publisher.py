@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -10,7 +9,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler.executors.celery import news
-from job_scheduler.executors.celery.line import line_to
+from job_scheduler.executors.celery.line import Line
 from job_scheduler.executors.celery.records import start_of
 from job_scheduler.log import tell
 
@@ -64,10 +63,10 @@ class Publisher:
         self._marker = records.marker()
         self._home = home
         self._flights: SimpleQueue[Flight | None] = SimpleQueue()
-        self._connection: Any = None
+        self._line = Line(app)
         self._producer: Any = None
         self._is_away = False
-        self._ended = threading.Event()
+        self._pause = _FIRST_PAUSE
         name = "job_scheduler celery publisher"
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
@@ -85,7 +84,7 @@ class Publisher:
             try:
                 self._send_at_last(flight)
             except Exception as error:
-                self._home.refused(flight, error)
+                self._refuse(flight, error)
             del flight
         self._hang_up()
 
@@ -94,24 +93,40 @@ class Publisher:
             self._marker.finish()
         return self._flights.get()
 
+    def _refuse(self, flight: Flight, error: Exception) -> None:
+        try:
+            self._home.refused(flight, error)
+        except Exception:  # the others go on
+            tell(logging.ERROR, "task %s could not be sent", flight.task_id, exc_info=True)
+
     def _send_at_last(self, flight: Flight) -> None:
         """Send it, however long the broker is away."""
-        pause = _FIRST_PAUSE
         while self._home.may_send(flight):
             try:
                 if self._is_new(flight):
                     self._send(flight)
             except self._errors as error:
-                self._hang_up()
-                self._tell_of_absence(error)
-                self._home.not_sent(flight)
-                time.sleep(pause)
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                is_there = self._producer is not None
+                self._wait_for_the_broker(flight, error)
+                if is_there:  # perhaps it is only this one that it does not take
+                    self._flights.put(flight)
+                    return
                 continue
+            self._pause = _FIRST_PAUSE
             if self._is_away:
                 self._is_away = False
                 tell(logging.INFO, "the broker is there again, and what has waited is sent")
             self._home.sent(flight)
+
+    def _wait_for_the_broker(self, flight: Flight, error: Exception) -> None:
+        self._hang_up()
+        if not self._is_away:
+            self._is_away = True
+            said = "nothing is sent to Celery's workers until the broker is back: %s: %s"
+            tell(logging.ERROR, said, type(error).__name__, error)
+        self._home.not_sent(flight)
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, _LONGEST_PAUSE)
 
     @property
     def _errors(self) -> tuple[type[Exception], ...]:
@@ -119,12 +134,6 @@ class Publisher:
         from kombu.exceptions import OperationalError
 
         return (OperationalError, OSError, *self._records.errors)
-
-    def _tell_of_absence(self, error: Exception) -> None:
-        if not self._is_away:
-            self._is_away = True
-            said = "nothing is sent to Celery's workers until the broker is back: %s: %s"
-            tell(logging.ERROR, said, type(error).__name__, error)
 
     def _send(self, flight: Flight) -> None:
         producer = self._producer or self._call()
@@ -152,18 +161,18 @@ class Publisher:
         self._marker.mark(flight)
 
     def _call(self) -> Any:
-        """A producer on a connection of our own, which no fork shares and nobody else closes."""
-        self._connection = line_to(self._app)
-        self._connection.ensure_connection(max_retries=1, interval_start=0)
-        self._compare_servers()
-        self._producer = self._app.amqp.Producer(self._connection, auto_declare=False)
+        """A producer; raises if the broker is away."""
+        connection = self._line.connection()
+        connection.ensure_connection(max_retries=1, interval_start=0)
+        self._compare_servers(connection)
+        self._producer = self._app.amqp.Producer(connection, auto_declare=False)
         return self._producer
 
-    def _compare_servers(self) -> None:
+    def _compare_servers(self, connection: Any) -> None:
         """Learn whether what is sent is kept where the marks are."""
         broker = None
-        if self._connection.transport.driver_type == "redis":
-            broker = start_of(self._connection.default_channel.client)
+        if connection.transport.driver_type == "redis":
+            broker = start_of(connection.default_channel.client)
             if broker is None:
                 return  # nobody knows
         was_with_broker = self._records.is_with_broker
@@ -173,10 +182,8 @@ class Publisher:
             tell(logging.WARNING, said)
 
     def _hang_up(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                self._connection.collect()
-        self._connection = self._producer = None
+        self._line.drop()
+        self._producer = None
 
     def _is_new(self, flight: Flight) -> bool:
         """Whether the run is not in the fleet yet; otherwise the flight is what is there."""

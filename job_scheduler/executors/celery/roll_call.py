@@ -15,7 +15,6 @@ Revocations are said at once, and again in each round.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -23,7 +22,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from job_scheduler.executors.celery.flight import Worker
-from job_scheduler.executors.celery.line import line_to
+from job_scheduler.executors.celery.line import Line
 from job_scheduler.executors.celery.revocations import Revocations
 from job_scheduler.log import tell
 
@@ -91,7 +90,7 @@ class RollCall:
         # Speaks on our connection, not on those that the application shares.
         self._control = type(app.control)(app)
         self._control.mailbox.producer_pool = None
-        self._connection: Any = None
+        self._line = Line(app)
         self._answers: set[str] = set()
         """Workers that have answered while they worked."""
         self._pids: dict[str, set[int]] = {}
@@ -157,11 +156,12 @@ class RollCall:
             self._wake.clear()
             self._look()
         self._look()
-        self._hang_up()
+        self._line.drop()
 
     def _seconds_to_wait(self) -> float | None:
         self._is_idle = True  # from here on a start wakes this thread
-        if not self._home.started() and not self._revocations.repeated():
+        said_again = self._revocations.has_unsaid or self._revocations.repeated()
+        if not self._home.started() and not said_again:
             return None
         self._is_idle = False
         return max(0.0, self._next_round - time.monotonic())
@@ -180,7 +180,7 @@ class RollCall:
                 self._is_failing = True
                 said = "nothing is heard of Celery's workers: %s: %s"
                 tell(logging.WARNING, said, type(error).__name__, error)
-            self._hang_up()
+            self._line.drop()
             self._silent.clear()
             self._absent.clear()
             self._next_round = time.monotonic() + self._every
@@ -197,7 +197,9 @@ class RollCall:
             self._revocations.said(task_ids)
 
     def _broadcast(self, task_ids: list[str]) -> None:
-        self._control.revoke(task_ids, terminate=True, signal="SIGTERM", connection=self._line())
+        self._control.revoke(
+            task_ids, terminate=True, signal="SIGTERM", connection=self._line.connection()
+        )
 
     def _look_for_late(self) -> None:
         """Pools other than prefork do not keep to a limit of time."""
@@ -263,7 +265,7 @@ class RollCall:
             command,
             arguments=arguments,
             destination=names,
-            connection=self._line(),
+            connection=self._line.connection(),
             reply=True,
             timeout=_TO_ANSWER,
             limit=most or _ALL,
@@ -319,14 +321,3 @@ class RollCall:
             self._pids.pop(name, None)
             for flight in flights:
                 self._home.lost(flight, f"{name} does not answer any more")
-
-    def _line(self) -> Any:
-        if self._connection is None:
-            self._connection = line_to(self._app)
-        return self._connection
-
-    def _hang_up(self) -> None:
-        if self._connection is not None:
-            with contextlib.suppress(Exception):
-                self._connection.collect()
-        self._connection = None

@@ -193,11 +193,13 @@ class JobScheduler:
                 last 100,000 keys are remembered.
             timeout: how long after its start the run is stopped, instead of the job class's own
                 ``timeout``. Durations are seconds, strings like ``"30s"``, or ``timedelta``.
-            delay: how long from now the run starts. It waits in this program: what has not
-                started when the program ends, or is shut down, never does.
+            delay: how long from now the run starts.
             priority: of the runs that are due together, lower numbers start first; default: 5.
             max_retries: how often a run that fails is tried again, instead of what the job
                 class's own ``retry`` says.
+
+        Without a store a run with one of the last three waits in this program: what has not started
+        when the program ends, or is shut down, never does. Wait for it, or give a store.
         """
         given = {"delay": delay, "priority": priority, "max_retries": max_retries}
         later = {name: value for name, value in given.items() if value is not None}

@@ -211,12 +211,21 @@ def check_sendable(
     ``ArgumentsError`` for its arguments, ``JobImportError`` for a class that no other process
     can find.
     """
+    check_fleet(target)
     if target.place == "celery":
         encode(args, kwargs)
     if target.place == "process":
         if target.method is not None:
             reference(target.job_class)
         encode_arguments(name, arguments_of(target, args, kwargs))
+
+
+def check_fleet(target: Target) -> None:
+    """Raise ``InvalidOptionError`` if it is to run on Celery's workers, and cannot."""
+    if target.place == "celery":
+        from job_scheduler.executors.celery.checking import check_task
+
+        check_task(target.what)
 
 
 def within_bounds(schedule: Schedule, first: datetime | None) -> datetime | None:

@@ -27,6 +27,7 @@ from job_scheduler.launcher.base import Settings
 from job_scheduler.leases import LeaseSettings
 from job_scheduler.options import check_options
 from job_scheduler.planning import (
+    check_fleet,
     check_id,
     check_new_id,
     check_priority,
@@ -317,6 +318,7 @@ class Scheduler:
         check_new_id(job_id)
         name = self._known.name_of(func)
         target = self._known.target(name, executor)
+        check_fleet(target)
         given = positional(job_id or name, args), keywords(job_id or name, kwargs)
         target.check(name, given[1], given[0])
         on_conflict = conflict_resolution_of(conflict_resolution)
@@ -390,6 +392,7 @@ class Scheduler:
         """
         name = self._known.name_of(func)
         target = self._known.target(name, executor)
+        check_fleet(target)
         check_priority(priority)
         await self._engine.ready()  # by the clock of the store
         common: dict[str, Any] = {

@@ -31,6 +31,7 @@ from job_scheduler.known import KnownJobs
 from job_scheduler.leases import LeaseSettings
 from job_scheduler.log import tell
 from job_scheduler.planning import (
+    check_fleet,
     check_id,
     check_new_id,
     check_priority,
@@ -242,6 +243,7 @@ class StoredPlans(Plans):
         name = self._known.name_of(given)
         target = self._known.target(name, wanted.place)
         target.check(schedule_id or name, wanted.kwargs, wanted.args)
+        check_fleet(target)
         policies = policies_of(wanted.policies, target)
         on_conflict = conflict_resolution_of(wanted.conflict_resolution)
         with self._lock:
@@ -352,6 +354,7 @@ class StoredPlans(Plans):
         waited = parse_duration(delay, "delay", zero=True)
         check_priority(priority)
         check_timeout(target.timeout if timeout is None else timeout, target)
+        check_fleet(target)
         self._refuse_if_closed(f"job {name!r} was not accepted")
         if not self._engine.is_open:
             self._do(self._engine.ready(), "run()")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from types import FunctionType
@@ -149,6 +150,7 @@ class Target:
                 f"{function!r} cannot be run: give a function, a Job class or an object of one, or "
                 f"the name of a registered job{hint}"
             )
+        _check_not_of_celery(function)
         name = name_of(function)
         if place == "celery":
             raise InvalidJobError(
@@ -244,6 +246,22 @@ def name_of(function: Any) -> str:
     named = function if hasattr(function, "__qualname__") else type(function)
     module = named.__module__  # None of methods of built-in objects
     return f"{module}.{named.__qualname__}" if module else str(named.__qualname__)
+
+
+def _check_not_of_celery(function: Any) -> None:
+    """Raise for what would send a task, or run it here, without its end being heard."""
+    task: Any = getattr(function, "__self__", None)
+    if is_celery_task(task) and function.__name__ in ("delay", "apply_async"):
+        raise InvalidJobError(
+            f"{task.name}.{function.__name__} would send the task and know no more of it: give the "
+            f"task itself, {task.name}, which is sent when it is due"
+        )
+    canvas = sys.modules.get("celery.canvas")
+    if canvas is not None and isinstance(function, canvas.Signature):
+        raise InvalidJobError(
+            f"{function!r} is a signature of Celery, which would run here when it is called: give "
+            f"the task, and what it takes as args=[...] or kwargs={{...}}"
+        )
 
 
 def _is_async(function: Any) -> bool:

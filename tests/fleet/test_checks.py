@@ -100,6 +100,18 @@ class TestJobs:
         with pytest.raises(InvalidJobError, match=r"write job_scheduler.celery.register\(app, Rep"):
             scheduler.add_job("a", Report, interval=1, executor="celery")
 
+    @pytest.mark.parametrize(
+        ("what", "words"),
+        [
+            (lambda task: task.delay, "give the task itself, add"),
+            (lambda task: task.apply_async, "add.apply_async would send the task and know no more"),
+            (lambda task: task.s(1, 2), r"is a signature of Celery, .* give the task"),
+        ],
+    )
+    def test_what_celery_makes_of_a_task(self, nowhere, scheduler, what, words):
+        with pytest.raises(InvalidJobError, match=words):
+            scheduler.add_job("a", what(nowhere.jobs["add"]), interval=1, args=[1])
+
     def test_an_object(self, scheduler):
         with pytest.raises(InvalidJobError, match="give the class Report, and what it needs"):
             scheduler.add_job("a", Report(), interval=1, executor="celery")
@@ -144,11 +156,19 @@ class TestApplications:
             ({"task_always_eager": True}, r"give JobScheduler\(eager=True\)"),
         ],
     )
-    def test_settings_that_do_not_do(self, settings, words):
+    def test_settings_that_do_not_do(self, settings, words, tmp_path):
         app = make_app(NOWHERE, **settings)
         scheduler = JobScheduler(jobs=app.jobs, wait_at_exit=False)
         with pytest.raises(InvalidOptionError, match=words):
             scheduler.run("add", a=1)
+        with pytest.raises(InvalidOptionError, match=words):
+            scheduler.add_job("a", app.jobs["add"], interval=1, args=[1])
+        store = f"sqlite:///{tmp_path / 'jobs.db'}"
+        with JobScheduler(jobs=app.jobs, store=store, workers=0) as stored:
+            with pytest.raises(InvalidOptionError, match=words):
+                stored.run("add", a=1)
+            with pytest.raises(InvalidOptionError, match=words):
+                stored.add_job("a", app.jobs["add"], interval=1, args=[1])
 
     @pytest.mark.parametrize("backend", [None, "rpc://", "cache+memory://"])
     def test_a_backend_from_which_nothing_is_heard(self, backend):

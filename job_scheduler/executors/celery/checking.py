@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from typing import Any, Final
 
 import celery
@@ -13,11 +14,28 @@ from job_scheduler.log import tell
 _OBEYS: Final = (5, 6)
 """From this version of Celery on, who sends a task decides whether its result is kept."""
 
+_good: Final[weakref.WeakSet[Any]] = weakref.WeakSet()
+"""The applications that were found good."""
+
 _JSON: Final = frozenset({"json", "application/json"})
 
 
-def check_app(app: Any) -> None:
-    """Raise ``InvalidOptionError`` for settings that do not do, with what to write."""
+def check_task(task: Any) -> None:
+    """Raise ``InvalidOptionError`` for a task that cannot be sent, or not be heard of.
+
+    The message says what to write.
+    """
+    if task.app not in _good:
+        _check_app(task.app)
+        _good.add(task.app)
+    if task.ignore_result and celery.VERSION < _OBEYS:
+        raise InvalidOptionError(
+            f"the task {task.name} has ignore_result, so workers of this version of Celery do not "
+            f"tell of its end: write @app.task(ignore_result=False), or take Celery 5.6"
+        )
+
+
+def _check_app(app: Any) -> None:
     where = f"the Celery application {app.main!r}"
     conf = app.conf
     if conf.task_always_eager:
@@ -46,15 +64,6 @@ def check_app(app: Any) -> None:
             "that dies is not missed; write app.conf.update(job_scheduler.celery.SETTINGS)"
         )
         tell(logging.WARNING, said, where)
-
-
-def check_task(task: Any) -> None:
-    """Raise ``InvalidOptionError`` for a task of whose end nobody would hear."""
-    if task.ignore_result and celery.VERSION < _OBEYS:
-        raise InvalidOptionError(
-            f"the task {task.name} has ignore_result, so workers of this version of Celery do not "
-            f"tell of its end: write @app.task(ignore_result=False), or take Celery 5.6"
-        )
 
 
 def _check_backend(where: str, app: Any) -> None:

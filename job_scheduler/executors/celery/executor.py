@@ -11,7 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import ShutdownError
-from job_scheduler.executors.celery.checking import check_app, check_task
+from job_scheduler.executors.celery.checking import check_task
 from job_scheduler.executors.celery.fleet import Fleet
 from job_scheduler.executors.celery.flight import Flight
 from job_scheduler.launcher.base import Settings, wait_at_exit
@@ -72,7 +72,6 @@ class CeleryExecutor:
         with self._lock:
             fleet = self._fleets.get(app)
             if fleet is None:
-                check_app(app)
                 fleet = self._fleets[app] = Fleet(app, self._grace)
             return fleet
 

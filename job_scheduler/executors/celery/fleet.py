@@ -331,10 +331,10 @@ class Fleet:
 
     def _fail(self, flight: Flight, came_of_it: Ending) -> None:
         """End it after its mark is gone, so that who tries it again sends it again."""
-        if flight.is_marked:
+        if flight.sent_at:
             with contextlib.suppress(*self._records.errors):
                 self._records.unmark({flight.run_id.run: flight.task_id})
-                flight.is_marked = False
+                flight.sent_at = 0.0
         self._land(flight, came_of_it)
 
     def _land(self, flight: Flight, came_of_it: Ending) -> None:
@@ -345,7 +345,7 @@ class Fleet:
             self._over[flight.task_id] = None
             if len(self._over) > _MOST_OVER:
                 self._over.popitem(last=False)
-            if flight.is_marked:
+            if flight.sent_at:
                 self._watcher.forget(flight, came_of_it)
             self._end(flight, came_of_it)
 

@@ -89,6 +89,7 @@ class Flight:
         """What is to be done, in short: a run may be replaced by another of its id."""
         self.stage = Stage.WAITING
         self.sent_at = 0.0
+        """In seconds since 1970, as its mark says; zero as long as it has none to be deleted."""
         self.started_at: float | None = None
         """By the monotonic clock."""
         self.worker: Worker | None = None

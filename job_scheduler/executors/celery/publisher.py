@@ -137,6 +137,7 @@ class Publisher:
 
     def _send(self, flight: Flight) -> None:
         producer = self._producer or self._call()
+        flight.sent_at = time.time()  # now, since it may have ended before this is back
         self._home.leaves(flight)
         try:
             flight.task.apply_async(
@@ -157,7 +158,6 @@ class Publisher:
             said = "the broker was lost while task %s was sent; it is sent again, and may run twice"
             tell(logging.WARNING, said, flight.task_id)
             raise
-        flight.sent_at = time.time()
         self._marker.mark(flight)
 
     def _call(self) -> Any:

@@ -53,6 +53,11 @@ class Attempt:
         return None if self.target is None else self.target.place
 
     @property
+    def is_elsewhere(self) -> bool:
+        """Whether it goes on in a fleet, whatever becomes of this program."""
+        return self.place == "celery"
+
+    @property
     def can_be_stopped(self) -> bool:
         return self.place not in (None, "thread")
 
@@ -80,7 +85,7 @@ class Attempt:
         self.given_up = True
         if self.run is None:
             return True
-        if self.place == "celery" and not self.run.state.ended:
+        if self.is_elsewhere and not self.run.state.ended:
             fleets: Any = self.run._owner
             return bool(fleets.let_go(self.run))
         return self.run.cancel()

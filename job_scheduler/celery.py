@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from job_scheduler.errors import InvalidJobError
 from job_scheduler.job import Job
+from job_scheduler.registry import celery_task_of
 from job_scheduler.target import Target
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def register(app: Any, job_class: type[Job], *, name: str | None = None, **optio
         raise InvalidJobError(f"{job_class!r} is not a Job class")
     method = Target.of_class(job_class, "celery").method or "process"
     task_name = name or app.gen_task_name(job_class.__qualname__, job_class.__module__)
-    known = vars(job_class).get("celery_task")
+    known = celery_task_of(job_class)
     if known is not None and (known.app, known.name) == (app, task_name):
         return known
 

@@ -94,7 +94,7 @@ class Dispatcher:
             name = str.__str__(name)
         target = self._targets.get(job_class)
         if target is None:
-            target = self._targets[job_class] = Target.of(job_class)
+            target = self._targets[job_class] = Target.of_anything(job_class, "run")
         target.check(name, arguments)
         seconds = target.timeout if timeout is None else seconds_or_none(timeout, "timeout")
         if self._store is not None:

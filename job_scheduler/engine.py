@@ -49,7 +49,7 @@ _AT_ONE_TIME: Final = 64
 """Schedules that are advanced before others get their turn."""
 
 _MOST_ELSEWHERE: Final = 10_000
-"""Runs that may be on their way in fleets; more wait in the store, where priorities count."""
+"""Runs on their way in fleets after which more wait in the store, where priorities count."""
 
 _SOON: Final = timedelta(milliseconds=50)
 """How long before its instant a run may be planned."""
@@ -228,7 +228,7 @@ class Engine:
         deadline = None if timeout is None else self._loop.time() + timeout
         if self._leases is not None:
             for attempt in self.attempts():
-                if attempt.place == "celery":  # whoever has the store finds it in its fleet
+                if attempt.is_elsewhere:  # whoever has the store finds it in its fleet
                     attempt.give_up()
         await self._record_ends(lambda: bool(self._going.running), deadline)
         for attempt in self.attempts():
@@ -511,10 +511,10 @@ class Engine:
         if not await self.store.cancel(run_id):
             return False
         self._going.targets.pop(run_id, None)
-        if self._known is not None and self._known.have_fleets:
+        if self._known is not None and (in_fleets := self._known.in_fleets):
             record = await self.store.run(run_id)
-            target = None if record is None else self._known.in_fleet(record.job)
-            if target is not None:  # whoever had it before may have sent it
+            if record is not None and record.job in in_fleets:  # it may have been sent before
+                target = self._known.target(record.job, "celery")
                 self._going.revoke_left(target, run_id)
         return True
 
@@ -591,7 +591,7 @@ class Engine:
         if not self.store.durable:
             room = self._room()
             self._claimed_at = self._lease_clock()
-            return await self.store.claim(now, room, self.worker) if room else []
+            return await self.store.claim(now, room, self._claimer()) if room else []
         coming, self._coming = self._coming or self._ask(now), None
         if coming is None:
             return []
@@ -620,9 +620,9 @@ class Engine:
     async def _exchange(self, ends: Ends, now: datetime, room: int) -> list[Claim]:
         try:
             if not ends:
-                return await self.store.claim(now, room, self.worker)
+                return await self.store.claim(now, room, self._claimer())
             finishes = [finish for finish, _ in ends]
-            finished, claims = await self.store.exchange(finishes, now, room, self.worker)
+            finished, claims = await self.store.exchange(finishes, now, room, self._claimer())
         except BaseException:
             self._going.put_back(ends)
             raise
@@ -647,7 +647,7 @@ class Engine:
 
     async def _next_look(self, now: datetime) -> datetime | None:
         """When to look again: a little before something is due, or just then."""
-        instant = await self.store.next_instant(self.worker)
+        instant = await self.store.next_instant(self._claimer())
         if instant is None or instant > now + _SOON:
             return None if instant is None else instant - _SOON
         return max(instant, now + _TAKEN) if self.store.durable else instant
@@ -659,10 +659,16 @@ class Engine:
             return batch
         if self.store.durable:  # one half runs while the other is ended and claimed anew
             batch = min(batch, (self._most + 1) // 2)
-        elsewhere = len(self._going.elsewhere)
-        if elsewhere >= _MOST_ELSEWHERE:
-            return 0
-        return max(0, min(batch, self._most - len(self._going.running) + elsewhere - claimed))
+        here = len(self._going.running) - len(self._going.elsewhere)
+        return max(0, min(batch, self._most - here - claimed))
+
+    def _claimer(self) -> Worker:
+        """Who claims: one that leaves fleets alone while enough is on its way to them."""
+        worker = self.worker
+        if worker.jobs is None or len(self._going.elsewhere) < _MOST_ELSEWHERE:
+            return worker
+        assert self._known is not None
+        return worker._replace(jobs=worker.jobs - self._known.in_fleets)
 
     async def _advance(self, due: list[Due], now: datetime) -> None:
         """Decide what to do about schedules; one that cannot be planned is paused alone."""

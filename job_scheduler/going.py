@@ -108,7 +108,7 @@ class Going:
     def _add(self, attempt: Attempt) -> None:
         run_id = attempt.claim.run_id
         self.running[run_id] = attempt
-        if attempt.place == "celery":
+        if attempt.is_elsewhere:
             self.elsewhere.add(run_id)
         else:
             self.elsewhere.discard(run_id)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from job_scheduler.errors import DuplicateJobError, InvalidJobError, UnknownJobError
 from job_scheduler.job import Job
-from job_scheduler.registry import definition_of, is_celery_task, is_in_fleet, is_job
+from job_scheduler.registry import celery_task_of, definition_of, is_celery_task, is_job
 from job_scheduler.target import Target
 
 if TYPE_CHECKING:
@@ -98,15 +98,11 @@ class KnownJobs:
         raise UnknownJobError(f"no job is registered as {what!r}; {hint}")
 
     @property
-    def have_fleets(self) -> bool:
-        """Whether any of them may run on Celery's workers."""
-        live = () if self._live is None else tuple(self._live().values())
-        return any(is_in_fleet(job) for job in (*self._jobs.values(), *live))
-
-    def in_fleet(self, name: str) -> Target | None:
-        """What a name means to Celery, if anything."""
-        job = self._find(name)
-        return self.target(name, "celery") if is_in_fleet(job) else None
+    def in_fleets(self) -> frozenset[str]:
+        """The names of those that Celery's workers know."""
+        live = () if self._live is None else tuple(self._live().items())
+        both = (*self._jobs.items(), *live)
+        return frozenset(name for name, job in both if celery_task_of(job) is not None)
 
     def target(self, name: str, place: Place | None = None, verb: Verb = "schedule") -> Target:
         """What a name means where it is to run; raises ``UnknownJobError``."""

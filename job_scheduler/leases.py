@@ -203,7 +203,7 @@ class LeaseKeeper:
                 if stops
                 else "it cannot be stopped, but its end will not count"
             )
-            if attempt.place == "celery":
+            if attempt.is_elsewhere:
                 what = "it is left to whoever has it next, and goes on"
             log_lost_lease(attempt.claim, why, what)
 

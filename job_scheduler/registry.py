@@ -35,10 +35,11 @@ def is_job(what: object) -> bool:
     return (isinstance(what, type) and issubclass(what, Job)) or is_celery_task(what)
 
 
-def is_in_fleet(job: object) -> bool:
-    """Whether workers of Celery know this job."""
-    is_registered = isinstance(job, type) and vars(job).get("celery_task") is not None
-    return is_registered or is_celery_task(job)
+def celery_task_of(job: object) -> Any:
+    """What a job is to Celery: itself, or what its class is registered as; None if nothing."""
+    if isinstance(job, type):
+        return vars(job).get("celery_task")  # not of a base: a subclass is another job
+    return job if is_celery_task(job) else None
 
 
 def definition_of(job: Any) -> tuple[str, str]:

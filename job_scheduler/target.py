@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 from job_scheduler.durations import parse_duration
 from job_scheduler.errors import ArgumentsError, InvalidJobError, InvalidOptionError
 from job_scheduler.job import Job
-from job_scheduler.registry import is_celery_task
+from job_scheduler.registry import celery_task_of, is_celery_task
 from job_scheduler.retry import retry_policy
 
 if TYPE_CHECKING:
@@ -51,16 +51,6 @@ class Target:
     """Whether it takes other keywords too (``**kwargs``)."""
     signature: inspect.Signature | None
     """How it is called, without ``self``; None if that is not known."""
-
-    @classmethod
-    def of(cls, job: Any, verb: Verb = "run") -> Target:
-        """Examine what is registered: a class, of which each run gets an object, or Celery's task.
-
-        Raises ``InvalidJobError`` or ``InvalidOptionError``.
-        """
-        if is_celery_task(job):
-            return cls._of_task(job, "celery")
-        return cls._of_class(job, _place_of(job, verb))
 
     @classmethod
     def of_class(cls, job_class: type[Job], place: Place) -> Target:
@@ -322,7 +312,7 @@ def _method_of(job_class: type[Job], place: Place) -> str:
 
 def _task(job_class: type[Job]) -> Any:
     """The task as which a job class is registered with a Celery application."""
-    task = vars(job_class).get("celery_task")  # a subclass is another job
+    task = celery_task_of(job_class)
     if task is None:
         name = job_class.__qualname__
         raise InvalidJobError(

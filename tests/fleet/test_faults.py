@@ -11,6 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from job_scheduler import engine
 from tests.conftest import ROOT, eventually, is_alive
 from tests.fleet.conftest import LEASE, attempts_of, begun, ended_within, roll_of, wait_until_begun
 
@@ -300,6 +301,31 @@ class TestRestarts:
         assert redis_server.client.llen("celery") == 1
         assert (run.state, ended_by_now.state) == ("pending", "running")
         assert not [key for key in redis_server.client.scan_iter() if b"unacked" in key]
+
+    def test_enough_are_on_their_way_and_others_are_not_held_up(
+        self, stored, start_worker, redis_server, monkeypatch
+    ):
+        monkeypatch.setattr(engine, "_MOST_ELSEWHERE", 5)
+        scheduler = stored(workers=4)
+        runs = [scheduler.run("count", key="a") for _ in range(60)]
+        eventually(lambda: redis_server.client.llen("celery") >= 5)
+        here = scheduler.run("TestJob")
+        assert ended_within(here).state == "completed"
+        assert redis_server.client.llen("celery") < 10  # and a batch
+        start_worker()
+        assert {ended_within(run, 60).state for run in runs} == {"completed"}
+        assert len(begun(redis_server, "a")) == 60
+
+    def test_postgresql_keeps_them_as_well(self, database, make_scheduler, start_worker, app):
+        options = {"store": database, "lease": LEASE}
+        first = make_scheduler(**options)
+        runs = [first.run("count", key=f"{number}", seconds=0.2) for number in range(5)]
+        start_worker()
+        eventually(lambda: runs[0].state != "pending")
+        first.shutdown()
+        second = make_scheduler(**options)
+        found = [ended_within(second.get_run(run.id)) for run in runs]
+        assert [(run.state, run.result) for run in found] == [("completed", 1)] * 5
 
     def test_a_thousand_from_a_store(self, stored, start_worker, redis_server):
         start_worker()

@@ -154,7 +154,7 @@ class TestMarks:
         first = JobScheduler(app.jobs, **options)
         run = first.run("count", key="a")
         eventually(lambda: redis_server.client.llen("celery") == 1)
-        time.sleep(5)
+        time.sleep(5)  # Redis counts in seconds, and forgets a result after four
         first.shutdown()
         with JobScheduler(app.jobs, **options) as second:
             start_worker(result_expires=4)

@@ -26,7 +26,7 @@ class Quick(Job):
         pass
 
 
-WAIT, QUICK = Target.of(Wait), Target.of(Quick)
+WAIT, QUICK = (Target.of_anything(each, "run") for each in (Wait, Quick))
 
 
 @pytest.fixture
@@ -139,6 +139,6 @@ class Interrupt(Job):
 
 
 def test_a_job_that_raises_an_interrupt_has_ended(executor):
-    run = executor.submit("Interrupt", Target.of(Interrupt), (), {}, None)
+    run = executor.submit("Interrupt", Target.of_anything(Interrupt, "run"), (), {}, None)
     assert run.wait(5)
     assert str(run.error) == "KeyboardInterrupt: by itself"

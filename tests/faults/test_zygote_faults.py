@@ -759,6 +759,7 @@ scheduler = JobScheduler(jobs=SAMPLES, max_processes=2)
 loud = scheduler.run("Say", err="loud ", size=2_000_000)
 quiet = [scheduler.run("Echo", value=n) for n in range(20)]
 assert all(run.wait(20) for run in quiet), quiet
+eventually(lambda: loud.state != "pending")  # its start may be heard after their ends
 print("quiet ones done, loud one", loud.state, flush=True)
 assert loud.wait(20)
 print(loud.state, len(loud.stderr) > 60_000, flush=True)

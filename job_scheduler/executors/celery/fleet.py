@@ -304,7 +304,7 @@ class Fleet:
                 return
             flight.stage = Stage.STARTED
             flight.started_at = time.monotonic()
-            flight.retry_was_told = False
+            flight.retry = None
             flight.run._started(None, time.time())
         self._roll_call.expect(None if flight.worker is None else flight.worker.name)
         if flight.run._cancel_requested:
@@ -312,7 +312,7 @@ class Fleet:
 
     def _try_again(self, flight: Flight, news: News) -> None:
         """The task has asked Celery to be started again."""
-        if flight.retry_was_told:
+        if flight.retry == news:
             return
         self._take_off(flight)
         has_begun_again, flight.starts = flight.starts > 0, 0
@@ -322,7 +322,7 @@ class Fleet:
             if flight.run_id.is_kept:
                 self._end(flight, told.failed(news)._replace(goes_on=True))
                 return
-            flight.retry_was_told = True
+            flight.retry = news
             if not has_begun_again:
                 flight.stage, flight.worker = Stage.SENT, None
                 flight.run._put_back()

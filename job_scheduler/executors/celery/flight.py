@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from job_scheduler.stores.payload import encode
 
 if TYPE_CHECKING:
+    from job_scheduler.executors.celery.news import News
     from job_scheduler.run import Run, RunId
 
 
@@ -52,7 +53,7 @@ class Flight:
         "is_marked",
         "kwargs",
         "may_be_known",
-        "retry_was_told",
+        "retry",
         "run",
         "run_id",
         "sent_at",
@@ -98,8 +99,8 @@ class Flight:
         self.is_marked = False
         self.server: str | None = None
         """The start of Redis that has its mark."""
-        self.retry_was_told = False
-        """Whether it is known that it has failed, and waits for Celery to start it again."""
+        self.retry: News | None = None
+        """What was told of its last failure, while it waits for Celery to start it again."""
         self.is_let_go = False
         """Whether it is to be followed no longer, once it is sent."""
 

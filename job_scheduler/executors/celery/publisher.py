@@ -194,7 +194,7 @@ class Publisher:
             said = self._records.read(mark.task_id)
             if self._goes_on(flight, mark, said):
                 flight.task_id, flight.sent_at, flight.is_marked = mark.task_id, mark.sent_at, True
-                flight.retry_was_told = said is not None and said["status"] == "RETRY"
+                flight.retry = said if said is not None and said["status"] == "RETRY" else None
                 return False
         is_taken = mark is not None and mark.task_id == flight.task_id
         if is_taken or self._records.read(flight.task_id) is not None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -72,6 +73,28 @@ async def connected(dsn, **options):
 def new_run(store, name, **options):
     """A run that is due."""
     return NewRun(id=name, job="j", at=store.now() - timedelta(seconds=1), **options)
+
+
+@contextlib.asynccontextmanager
+async def answer_held_back(store, asked):
+    """While this lasts, the server has done what it was asked, and the store does not know yet."""
+    ask, answered, let_go = store._link.fetch_by_index, asyncio.Event(), asyncio.Event()
+
+    async def held_back(*words):
+        found = await ask(*words)
+        answered.set()
+        await let_go.wait()
+        return found
+
+    store._link.fetch_by_index = held_back
+    asking = asyncio.create_task(asked)
+    try:
+        await answered.wait()
+        store._link.fetch_by_index = ask
+        yield
+    finally:
+        let_go.set()
+        await asking
 
 
 async def eventually(condition):
@@ -664,6 +687,14 @@ class TestTheClock:
         assert store.now() < now + timedelta(minutes=1)
 
 
+@pytest.fixture
+def standing_clock(monkeypatch):
+    """However long the server takes, a look counts as quick and recent."""
+    for module in ("marks", "exchange"):
+        clock = SimpleNamespace(monotonic=lambda: 100.0)
+        monkeypatch.setattr(f"job_scheduler.stores.postgres.{module}.time", clock)
+
+
 class TestMarks:
     def test_suffice_while_they_find_enough_for_a_second(self, monkeypatch):
         seconds = [100.0]
@@ -721,6 +752,58 @@ class TestMarks:
                 assert [claim.run_id for claim in first] == ["urgent", "late"]
                 rest = await store.claim(store.now(), 100, ANYBODY)
                 assert len(rest) == 40
+
+        run(story())
+
+    @pytest.mark.usefixtures("standing_clock")
+    @pytest.mark.parametrize("first", [True, False], ids=["at all", "from the marks"])
+    def test_hide_nothing_that_comes_while_the_server_is_asked(self, database, run, first):
+        """The answer tells of the queue as it was before."""
+
+        async def story():
+            async with opened(database) as store:
+                await store.enqueue([new_run(store, str(number)) for number in range(9)], RAISE)
+                if not first:
+                    await store.claim(store.now(), 1, ANYBODY)
+                assert store._exchange.marks.suffice(None) is not first
+                async with answer_held_back(store, store.claim(store.now(), 1, ANYBODY)):
+                    early = NewRun(id="early", job="j", at=store.now() - timedelta(days=1))
+                    await store.enqueue([early], RAISE)
+                    await store.enqueue([new_run(store, "urgent", priority=1)], RAISE)
+                assert store._exchange.marks.suffice(None)
+                claims = await store.claim(store.now(), 2, ANYBODY)
+                assert [claim.run_id for claim in claims] == ["urgent", "early"]
+
+        run(story())
+
+    @pytest.mark.usefixtures("standing_clock")
+    def test_hide_nothing_that_others_tell_of_while_the_server_is_asked(self, database, run):
+        async def story():
+            async with opened(database) as store, opened(database) as other:
+                woken = asyncio.Event()
+                await store.listen(woken.set, lambda: None)
+                await store._listener.listening.wait()
+                await store.enqueue([new_run(store, str(number)) for number in range(9)], RAISE)
+                await woken.wait()
+                woken.clear()
+                async with answer_held_back(store, store.claim(store.now(), 1, ANYBODY)):
+                    await other.enqueue([new_run(other, "urgent", priority=1)], RAISE)
+                    await woken.wait()
+                [claim] = await store.claim(store.now(), 1, ANYBODY)
+                assert claim.run_id == "urgent"
+
+        run(story())
+
+    def test_are_as_they_were_after_runs_have_only_ended(self, database, run):
+        """Where nothing was asked for, nothing was found to be enough."""
+
+        async def story():
+            async with opened(database) as store:
+                await store.enqueue([new_run(store, "a")], RAISE)
+                claims = await store.claim(store.now(), 10, ANYBODY)
+                assert not store._exchange.marks.suffice(None)
+                await store.finish([Finish(claim, COMPLETED) for claim in claims])
+                assert not store._exchange.marks.suffice(None)
 
         run(story())
 

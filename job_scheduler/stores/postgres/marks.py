@@ -4,16 +4,20 @@ While somebody keeps a transaction open, PostgreSQL keeps what was claimed since
 head of the index: to look from there costs more with each claim. So a look begins, at each
 priority, where the last one has ended, as long as that finds enough. Rows that came in before, from
 elsewhere, are found by the next look at all, which follows within a second.
+
+An answer tells of the queue as it was when it was asked for: what has come in since is kept aside
+until it is there.
 """
 
 from __future__ import annotations
 
+import contextlib
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
 _LONGEST: Final = 1.0
 """Seconds from one look at all to the next."""
@@ -47,6 +51,20 @@ class Marks:
         self._cost = 0.0
         self._found_enough = False
         self._doubted = False
+        self._looks = 0
+        self._lowered: dict[int, Mark] = {}
+        """What was lowered while the server was being asked."""
+
+    @contextlib.contextmanager
+    def asking(self) -> Iterator[None]:
+        """The server is being asked: what comes in now may not be in its answer."""
+        self._looks += 1
+        try:
+            yield
+        finally:
+            self._looks -= 1
+            if not self._looks:
+                self._lowered.clear()
 
     def doubt(self) -> None:
         """Something has come in from elsewhere."""
@@ -76,26 +94,30 @@ class Marks:
             [mark.created_at for _, mark in marks],
         )
 
+    def trust(self) -> None:
+        """All that has come in until now will be looked at."""
+        self._doubted = False
+
     def look_at_all(
         self, jobs: frozenset[str] | None, levels: Iterable[int], seconds: float, found: int
     ) -> None:
         """Begin anew after a look at all priorities that are there."""
         self._jobs = jobs
-        self._marks = dict.fromkeys(levels, Mark(NEVER, NEVER))
+        self._marks = dict.fromkeys([*levels, *self._lowered], Mark(NEVER, NEVER))
         self._looked_at = time.monotonic()
-        self._doubted = False
         self._cost = max(0.0, seconds - found * _EACH)
 
     def move(self, last: dict[int, Mark], *, enough: bool) -> None:
-        """Begin after the last runs that were taken."""
+        """Begin after the last runs that were taken, but before what has come in meanwhile."""
         self._found_enough = enough
         if self._marks is not None:
-            self._marks.update(last)
+            for priority, mark in last.items():
+                self._marks[priority] = min(mark, self._lowered.get(priority, mark))
 
     def lower(self, priority: int, at: datetime) -> None:
         """Have a run be seen that was added, or let go, here."""
-        if self._marks is None:
-            return
-        mark = self._marks.get(priority)
-        if mark is None or at <= mark.at:
-            self._marks[priority] = Mark(at, NEVER)
+        mark = Mark(at, NEVER)
+        if self._looks:
+            self._lowered[priority] = min(mark, self._lowered.get(priority, mark))
+        if self._marks is not None:
+            self._marks[priority] = min(mark, self._marks.get(priority, mark))

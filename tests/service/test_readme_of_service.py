@@ -1,4 +1,4 @@
-"""What the README says of the service, and the one of the small application, works as typed."""
+"""What the documents say of the service and of the small application works as typed."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_commands_of_the_small_application(start, tmp_path):
 
 
 def test_the_settings_are_those_that_are_read():
-    rows = re.findall(r"^\|(.*?)\|(.*?)\|.*\|$", section("README.md", "The service"), re.MULTILINE)
+    rows = re.findall(r"^\|(.*?)\|(.*?)\|.*\|$", section("docs/service.md", "Settings"), re.MULTILINE)
     table = {
         name: default.strip("` ")
         for names, default in rows

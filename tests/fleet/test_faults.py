@@ -236,9 +236,8 @@ class TestRestarts:
         if when == "while it runs":
             start_worker()
             wait_until_begun(redis_server, "a")
-        started = time.monotonic()
-        first.shutdown()  # does not wait for what goes on elsewhere
-        assert time.monotonic() - started < 1.5
+        first.shutdown()
+        assert not redis_server.client.get("done:a")  # nobody waits for what goes on elsewhere
         if when == "after its end":
             start_worker()
             eventually(lambda: redis_server.client.get("done:a"))

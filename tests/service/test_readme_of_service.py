@@ -103,7 +103,8 @@ def test_the_commands_of_the_small_application(start, tmp_path):
 
 
 def test_the_settings_are_those_that_are_read():
-    rows = re.findall(r"^\|(.*?)\|(.*?)\|.*\|$", section("docs/service.md", "Settings"), re.MULTILINE)
+    text = section("docs/service.md", "Settings")
+    rows = re.findall(r"^\|(.*?)\|(.*?)\|.*\|$", text, re.MULTILINE)
     table = {
         name: default.strip("` ")
         for names, default in rows

@@ -483,18 +483,6 @@ def start(tmp_path, code, **options):
     )
 
 
-def interrupt(program, times, pause):
-    """Press Ctrl-C so often once its job goes on; it has to end in order."""
-    while program.stdout.readline() != "slow\n":
-        pass
-    for _ in range(times):
-        program.send_signal(signal.SIGINT)
-        time.sleep(pause)
-    out, err = program.communicate(timeout=30)
-    assert (out, program.returncode) == ("after\n", 0)
-    assert "Traceback" not in err
-
-
 class TestPrograms:
     def test_scheduled_work_alone_does_not_keep_one_alive(self, tmp_path):
         program = start(tmp_path, "JobScheduler().add_job('a', tick, 3600)\n")
@@ -521,7 +509,14 @@ class TestPrograms:
             "def slow(): print('slow', flush=True); time.sleep(60)\n"
             "s.add_job('a', slow, 0.01); s.wait(); print('after')\n",
         )
-        interrupt(program, times=2, pause=0.5)
+        while program.stdout.readline() != "slow\n":
+            pass
+        for _ in range(2):
+            program.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+        out, err = program.communicate(timeout=30)
+        assert (out, program.returncode) == ("after\n", 0)
+        assert "Traceback" not in err
 
     def test_many_interrupts_are_as_two(self, tmp_path):
         program = start(
@@ -534,10 +529,27 @@ class TestPrograms:
             "        print('slow', flush=True)\n"
             "        time.sleep(60)\n"
             "if __name__ == '__main__':\n"
+            "    import os, threading\n"
             "    s = JobScheduler({'Stubborn': Stubborn}, grace=1)\n"
-            "    s.run('Stubborn'); s.wait(); print('after')\n",
+            "    asked, shutdown = [], s.shutdown\n"
+            "    def noted(**how):\n"
+            "        asked.append(how)\n"
+            "        shutdown(**how)\n"
+            "    s.shutdown = noted\n"
+            "    def press():\n"
+            "        sys.stdin.readline()\n"
+            "        while {'timeout': 0} not in asked:\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "        for _ in range(100):\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "    threading.Thread(target=press).start()\n"
+            "    s.run('Stubborn'); s.wait(); print('after', asked)\n",
+            stdin=subprocess.PIPE,
         )
-        interrupt(program, times=6, pause=0.02)
+        assert program.stdout.readline() == "slow\n"
+        out, err = program.communicate("press\n", timeout=60)
+        assert (program.returncode, err) == (0, "")
+        assert out in ("after [{}, {'timeout': 0}]\n", "after [{'timeout': 0}]\n")
 
     def test_one_that_waits_ends_when_it_is_shut_down(self, tmp_path):
         program = start(

@@ -175,7 +175,7 @@ class TestZygote:
         stop = threading.Event()
 
         def submit():
-            while not stop.is_set():
+            while not stop.is_set() and len(runs) < 5_000:  # a slow machine is to end as well
                 runs.append(scheduler.run("Log", path=str(log), tag=str(len(runs))))
                 time.sleep(0.0005)
 

@@ -200,9 +200,10 @@ class TestEnds:
             from job_scheduler import JobScheduler
             from tests.conftest import eventually
             from tests.fleet.tasks import make_app
-            scheduler = JobScheduler(jobs=make_app({redis_server.url!r}).jobs)
+            app = make_app({redis_server.url!r})
+            scheduler = JobScheduler(jobs=app.jobs)
             run = scheduler.run("count", key="a", seconds=60)
-            eventually(lambda: run.state == "running")
+            eventually(lambda: run.state == "running" and app.backend.client.llen("begun:a"))
             run.cancel()
         """)
         start_worker()

@@ -93,8 +93,9 @@ class Service:
             yield
         finally:
             service.changes.close()
-            await self.scheduler.shutdown(self.settings.shutdown_timeout)
-            await log.close()
+            await self.scheduler.engine.shutdown(self.settings.shutdown_timeout)
+            await log.close()  # it asks the store what it tells of
+            await self.scheduler.shutdown(0)
 
     def hurry(self) -> None:
         """Hand back at once what goes on; for the second signal."""

@@ -376,7 +376,7 @@ class Store(Protocol):
         """Be ready; raises ``StoreError`` if that is not possible. Harmless twice."""
 
     async def close(self) -> None:
-        """Let go of connections and files. Harmless twice."""
+        """Let go of connections and files; who needs it later opens it. Harmless twice."""
 
     async def listen(self, wake: Callable[[], None], renew: Callable[[], None]) -> None:
         """From now on call these, from any thread: hints, which may be missed.

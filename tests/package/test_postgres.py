@@ -348,6 +348,56 @@ class TestPools:
         with pytest.raises(StoreError, match=r'pip install "job_scheduler\[postgres\]"'):
             PostgresStore("postgresql://")
 
+    def test_nobody_gets_a_connection_after_the_end(self, database, run):
+        """Nobody would let go of it."""
+
+        async def story():
+            async with opened(database) as store:
+                await store.close()
+                with pytest.raises(StoreError, match="the store is closed"):
+                    await store.run("a")
+                await store.open()
+                assert await store.run("a") is None
+
+        run(story())
+
+    def test_none_is_kept_after_the_end_of_a_pool_of_the_callers(self, database, run):
+        async def story():
+            async with asyncpg.create_pool(database, min_size=1, max_size=5) as pool:
+                async with opened(pool) as store:
+                    await store.enqueue([new_run(store, "a")], RAISE)
+                with pytest.raises(StoreError, match="the store is closed"):
+                    await store.claim(store.now(), 1, ANYBODY)
+                await asyncio.wait_for(pool.close(), 10)
+
+        run(story())
+
+    @pytest.mark.parametrize("is_open", [True, False], ids=["asked", "opened"])
+    def test_none_is_left_that_was_being_made_at_the_end(self, database, run, is_open):
+        async def story(turns):
+            store = PostgresStore(database)
+            if is_open:
+                await store.open()
+                asked = [asyncio.create_task(store.run("a")) for _ in range(5)]
+            else:
+                asked = [asyncio.create_task(store.open()) for _ in range(2)]
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            await store.close()
+            for found in await asyncio.gather(*asked, return_exceptions=True):
+                assert found is None or isinstance(found, StoreError)
+
+        async def nothing_is_left():
+            async with connected(database) as connection:
+                return not await connection.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+
+        for turns in range(1, 30, 3):
+            run(story(turns))
+            run(eventually(nothing_is_left))
+
 
 async def _after_fork(given, own):
     with contextlib.suppress(StoreError):
@@ -602,6 +652,7 @@ class TestConflicts:
     def test_that_deadlock_are_tried_again(self, database, run):
         async def story():
             link = Link(database, direct=True)
+            await link.open()
             tries = []
 
             async def work(connection):

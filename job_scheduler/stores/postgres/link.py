@@ -87,6 +87,7 @@ class Link:
             )
         self._direct = direct
         self._pool: Any = self._given
+        self._is_open = False
         self._opening = asyncio.Lock()
         self._kept: Any = None
         self._keeping = asyncio.Lock()
@@ -96,11 +97,16 @@ class Link:
 
     async def open(self) -> None:
         """Connect; harmless twice."""
+        self._is_open = True
+        await self._connect()
+
+    async def _connect(self) -> None:
         self._notice_fork()
         if self._pool is not None:
             return
         async with self._opening:
             if self._pool is None:
+                self._refuse_if_closed()
                 with self._translated():
                     self._pool = await self._make_pool()
 
@@ -119,12 +125,19 @@ class Link:
                 raise StoreError(f"the address of the store cannot be used: {error}") from error
 
     async def close(self) -> None:
-        """Close the pool, unless it is the caller's; harmless twice."""
+        """Close the pool, unless it is the caller's; harmless twice.
+
+        What is asked later is refused: nobody would close what it has made.
+        """
+        self._is_open = False
         await self._give_back()
-        if self._given is not None or self._pool is None or self._pid != os.getpid():
+        if self._given is not None or self._pid != os.getpid():
             return
-        pool, self._pool = self._pool, None
+        async with self._opening:
+            pool, self._pool = self._pool, None
         self._opening = asyncio.Lock()  # it may be opened again on another loop
+        if pool is None:
+            return
         try:
             async with asyncio.timeout(_TIME_TO_CLOSE):
                 await pool.close()
@@ -173,9 +186,19 @@ class Link:
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
         """A connection for a while."""
-        await self.open()
-        async with self._pool.acquire(timeout=_TIMEOUT) as connection:
-            yield connection
+        self._refuse_if_closed()
+        await self._connect()
+        pool = self._pool
+        async with pool.acquire(timeout=_TIMEOUT) as connection:
+            try:
+                yield connection
+            finally:
+                if self._pool is not pool:
+                    connection.terminate()  # it was made while the pool was being closed
+
+    def _refuse_if_closed(self) -> None:
+        if not self._is_open:
+            raise StoreError("the store is closed")
 
     async def fetch(self, statement: str, *values: Any) -> list[Any]:
         """Say one statement."""
@@ -211,6 +234,7 @@ class Link:
     async def _kept_connection(self) -> AsyncIterator[Any]:
         """The caller's connection that is not given back after each statement, which costs."""
         async with self._keeping:
+            self._refuse_if_closed()
             if self._kept is None:
                 self._notice_fork()
                 kept = await self._given.acquire(timeout=_TIMEOUT)

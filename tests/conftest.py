@@ -58,7 +58,7 @@ def is_alive(pid):
     """Whether a process of this id exists and is no zombie."""
     try:
         return state_of(pid) != "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # the latter if it ends while it is read
         return False
 
 

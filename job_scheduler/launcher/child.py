@@ -126,8 +126,11 @@ def _lives(zygote_pid: int) -> bool:
     """
     if os.getppid() != zygote_pid:
         return False
-    with open(f"/proc/{zygote_pid}/stat") as file:
-        flags = int(file.read().rsplit(")", 1)[1].split()[6])
+    try:
+        with open(f"/proc/{zygote_pid}/stat") as file:
+            flags = int(file.read().rsplit(")", 1)[1].split()[6])
+    except OSError:  # it was gone meanwhile
+        return False
     return not flags & _PF_EXITING
 
 

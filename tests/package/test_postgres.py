@@ -75,6 +75,14 @@ def new_run(store, name, **options):
     return NewRun(id=name, job="j", at=store.now() - timedelta(seconds=1), **options)
 
 
+async def heard_by(store):
+    """Set whenever the store hears from others, which it does from now on."""
+    woken = asyncio.Event()
+    await store.listen(woken.set, lambda: None)
+    await store._listener.listening.wait()
+    return woken
+
+
 @contextlib.asynccontextmanager
 async def answer_held_back(store, asked):
     """While this lasts, the server has done what it was asked, and the store does not know yet."""
@@ -589,9 +597,7 @@ class TestHints:
 
         async def story():
             async with opened(database) as store, opened(database) as other:
-                woken = asyncio.Event()
-                await other.listen(woken.set, lambda: None)
-                await other._listener.listening.wait()
+                woken = await heard_by(other)
                 for number in range(30):
                     await store.enqueue([new_run(store, str(number))], RAISE)
                 found = []
@@ -831,9 +837,7 @@ class TestMarks:
     def test_hide_nothing_that_others_tell_of_while_the_server_is_asked(self, database, run):
         async def story():
             async with opened(database) as store, opened(database) as other:
-                woken = asyncio.Event()
-                await store.listen(woken.set, lambda: None)
-                await store._listener.listening.wait()
+                woken = await heard_by(store)
                 await store.enqueue([new_run(store, str(number)) for number in range(9)], RAISE)
                 await woken.wait()
                 woken.clear()

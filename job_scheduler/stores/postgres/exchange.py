@@ -45,35 +45,22 @@ class Exchange:
         clock: datetime | None,
     ) -> tuple[set[str], list[Any]]:
         """End runs and claim due ones, at most ``MOST``."""
-        if not limit:
-            ended, _, _ = await self._say("levels_known", ends, now, limit, worker, clock)
-            return ended, []
         with self.marks.asking():
-            return await self._claim(ends, now, limit, worker, clock)
-
-    async def _claim(
-        self,
-        ends: Sequence[Finish],
-        now: datetime,
-        limit: int,
-        worker: Worker,
-        clock: datetime | None,
-    ) -> tuple[set[str], list[Any]]:
-        marks, ended = self.marks, set[str]()
-        found: list[Any] = []
-        if marks.suffice(worker.jobs):
-            ended, found, _ = await self._say("levels_known", ends, now, limit, worker, clock)
-            self._move(found, enough=len(found) == limit)
-            if len(found) == limit or not marks.quick:
-                return ended, found
-            ends = ()
-        marks.trust()
-        began = time.monotonic()
-        wanted = limit - len(found)
-        ended_too, more, levels = await self._say("levels_all", ends, now, wanted, worker, clock)
-        marks.look_at_all(worker.jobs, levels, time.monotonic() - began, len(more))
-        self._move(more, enough=len(more) == wanted)
-        return ended | ended_too, found + more
+            marks, ended = self.marks, set[str]()
+            found: list[Any] = []
+            if not limit or marks.suffice(worker.jobs):
+                ended, found, _ = await self._say("levels_known", ends, now, limit, worker, clock)
+                if limit:  # otherwise nothing was looked for
+                    self._move(found, enough=len(found) == limit)
+                if len(found) == limit or not marks.quick:
+                    return ended, found
+                ends = ()
+            marks.trust()
+            began, left = time.monotonic(), limit - len(found)
+            too, more, levels = await self._say("levels_all", ends, now, left, worker, clock)
+            marks.look_at_all(worker.jobs, levels, time.monotonic() - began, len(more))
+            self._move(more, enough=len(more) == left)
+            return ended | too, found + more
 
     async def _say(
         self,

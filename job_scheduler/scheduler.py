@@ -303,7 +303,8 @@ class Scheduler:
             max_retries: how often it is tried again when it fails; default: as the job says.
             retry: the same with delays; a :class:`~job_scheduler.RetryPolicy`.
             timeout: how long after its start it is stopped; not for functions in threads.
-            executor: ``"process"``, ``"thread"`` or ``"coroutine"``, where the job has a choice.
+            executor: ``"process"``, ``"thread"``, ``"coroutine"`` or ``"celery"``, where the job
+                has a choice.
             conflict_resolution: if the id is taken: ``RAISE``, ``IGNORE`` (the one that is there
                 stays) or ``REPLACE`` (an attempt at it that goes on can no longer end it).
             connection: one of asyncpg, in whose transaction it is written: it is there once that is
